@@ -1,0 +1,401 @@
+/**
+ * Chord's interface: what clients may ask of any server, what servers ask of each other, and the calls of the
+ * original program, which keep working.
+ *
+ * How it may grow: fields are added with new numbers and made optional; nothing is renumbered, removed or given
+ * another meaning. Every call takes one request struct and throws at most one exception. No unions.
+ * One port serves all three services, framed and unframed, binary and compact.
+ */
+
+// ── Values ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** How many replicas must take part before a call has succeeded. Left out, it is QUORUM. */
+enum Level {
+  ONE = 1,
+  QUORUM = 2,
+  ALL = 3,
+}
+
+/**
+ * The order of all writes of one key, compared field by field from the top.
+ * `time` is microseconds since 1970 from a hybrid clock: readable, unique together with the other fields, and
+ * never what correctness rests on.
+ */
+struct Version {
+  1: required i64 time,
+  2: required i32 server,
+  3: required i32 incarnation,
+  4: required i32 step,
+}
+
+enum ErrorCode {
+  /** The request can never succeed as it is. Nothing was stored. */
+  INVALID_REQUEST = 1,
+  /** Fewer replicas are alive than the level requires. Nothing was stored, no hint was kept. */
+  UNAVAILABLE = 2,
+  /** This server has as much to do as it may take on. Nothing was stored; try again later or elsewhere. */
+  OVERLOADED = 3,
+  /** The outcome is unknown: it may or may not take effect, now or later. `version` is the ticket for a retry. */
+  TIMED_OUT = 4,
+}
+
+exception ChordError {
+  1: required ErrorCode code,
+  2: required string message,
+  3: optional Level level,
+  /** Replicas the level requires. */
+  4: optional i32 required_replicas,
+  /** Replicas that acknowledged in time. */
+  5: optional i32 received,
+  /** Replicas believed to be up and voting. */
+  6: optional i32 alive,
+  /** The ticket: storing the same value under the same version again is safe, through any server. */
+  7: optional Version version,
+}
+
+// ── Clients ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+struct PutRequest {
+  /** 1 byte to 64 KiB. */
+  1: required binary key,
+  /** Up to 15 MiB; may be empty. */
+  2: required binary value,
+  3: optional Level level,
+  /** Milliseconds until the call answers TIMED_OUT; 1 to 60000. */
+  4: optional i32 timeout_ms,
+  /** From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable. */
+  5: optional Version ticket,
+}
+
+struct DeleteRequest {
+  1: required binary key,
+  2: optional Level level,
+  3: optional i32 timeout_ms,
+  4: optional Version ticket,
+}
+
+struct PutResponse {
+  1: required Version version,
+  /** A replica held something newer already: a concurrent write has overtaken this one. */
+  2: optional bool overtaken,
+  /** The server that coordinated the call. */
+  3: optional i32 server,
+}
+
+struct PrepareRequest {
+  1: required binary key,
+  2: optional Level level,
+  3: optional i32 timeout_ms,
+}
+
+struct PrepareResponse {
+  /** A version above all writes of the key that completed before; a ticket for one put or delete. */
+  1: required Version version,
+}
+
+struct GetRequest {
+  1: required binary key,
+  2: optional Level level,
+  3: optional i32 timeout_ms,
+}
+
+struct GetResponse {
+  1: required bool found,
+  2: optional binary value,
+  /** Of the value, or of the deletion; absent if the key was never written. */
+  3: optional Version version,
+  4: optional i32 server,
+}
+
+struct ScanRequest {
+  /** First key, inclusive; empty or absent: from the beginning. */
+  1: optional binary from_key,
+  /** End, exclusive; absent: to the end. */
+  2: optional binary to_key,
+  /** Entries to answer with at most; 1 to 10000, absent: 100. */
+  3: optional i32 limit,
+  4: optional Level level,
+  5: optional i32 timeout_ms,
+}
+
+struct Entry {
+  1: required binary key,
+  2: required binary value,
+  3: required Version version,
+}
+
+struct ScanResponse {
+  /** In key order. May be fewer than the limit, even none, while `next_key` is set. */
+  1: required list<Entry> entries,
+  /** Ask again from here; absent: there is nothing more. */
+  2: optional binary next_key,
+  3: optional i32 server,
+}
+
+struct StatusRequest {
+}
+
+struct PeerStatus {
+  1: required i32 server,
+  2: required string address,
+  /** The link is up and was heard in the last second. */
+  3: required bool alive,
+  /** It counts towards a majority. */
+  4: required bool voting,
+  5: required i32 incarnation,
+  /** Hints that wait here for that server. */
+  6: required i64 hints,
+}
+
+struct StatusResponse {
+  1: required i32 server,
+  2: required i32 incarnation,
+  3: required bool voting,
+  /** In words: what this server is doing about not voting. Empty when voting. */
+  4: required string state,
+  5: required list<PeerStatus> peers,
+  /** Keys held, tombstones included. */
+  6: required i64 keys,
+  7: required i64 tombstones,
+  /** Bytes of all log segments; of hint segments. */
+  8: required i64 log_bytes,
+  9: required i64 hint_log_bytes,
+  /** Bytes of values held in memory, and the budget. */
+  10: required i64 memory_bytes,
+  11: required i64 memory_budget,
+  /** Named counters: operations, outcomes, repairs, syncs. */
+  12: required map<string, i64> counters,
+}
+
+/** What one server holds of its own, without asking others: for the inspector. */
+struct InspectRequest {
+  /** First key, inclusive. */
+  1: optional binary from_key,
+  2: optional i32 limit,
+  /** Hints instead of cells; then only those for this target. */
+  3: optional i32 hints_for,
+}
+
+struct InspectEntry {
+  1: required binary key,
+  /** Absent: a tombstone. */
+  2: optional binary value,
+  3: required Version version,
+}
+
+struct InspectResponse {
+  1: required list<InspectEntry> entries,
+  2: optional binary next_key,
+}
+
+struct TopologyRequest {
+}
+
+struct TopologyServer {
+  1: required i32 server,
+  2: required string address,
+}
+
+struct TopologyRange {
+  1: required binary start,
+  2: required i64 epoch,
+  /** In preference order; the first is the owner. */
+  3: required list<i32> replicas,
+}
+
+struct TopologyResponse {
+  1: required string cluster,
+  2: required list<TopologyServer> servers,
+  3: required list<TopologyRange> ranges,
+  /** "byte-ordered" or "hashed". */
+  4: required string partitioner,
+}
+
+service Chord {
+  PutResponse put(1: PutRequest request) throws (1: ChordError error),
+  PutResponse remove(1: DeleteRequest request) throws (1: ChordError error),
+  PrepareResponse prepare(1: PrepareRequest request) throws (1: ChordError error),
+  GetResponse get(1: GetRequest request) throws (1: ChordError error),
+  ScanResponse scan(1: ScanRequest request) throws (1: ChordError error),
+  StatusResponse status(1: StatusRequest request) throws (1: ChordError error),
+  InspectResponse inspect(1: InspectRequest request) throws (1: ChordError error),
+  TopologyResponse topology(1: TopologyRequest request) throws (1: ChordError error),
+}
+
+// ── Servers among themselves ────────────────────────────────────────────────────────────────────────────────────────
+
+/** First call on a connection between servers, answered by the same from the other side. */
+struct PeerHello {
+  1: required string cluster,
+  2: required i64 topology_hash,
+  3: required i32 server,
+  4: required i32 incarnation,
+  5: required i64 folder,
+  6: required bool voting,
+  /** Highest log position of its own that is durable. */
+  7: required i64 position,
+  /** What the sender remembers of the receiver. */
+  8: optional i32 remembered_incarnation,
+  9: optional i64 remembered_folder,
+  10: optional i64 remembered_position,
+  /** Required when the receiver has one. */
+  11: optional string secret,
+}
+
+exception PeerRefusal {
+  1: required string message,
+}
+
+/** Who answers, and which incarnations of others it knows: a coordinator discards answers from older ones. */
+struct PeerSender {
+  1: required i32 incarnation,
+  2: required bool voting,
+  3: required i64 position,
+  4: required list<i32> known_servers,
+  5: required list<i32> known_incarnations,
+}
+
+enum RefusalReason {
+  /** Not a replica of that key under the topology known here. */
+  NOT_REPLICA = 1,
+  /** The request's epoch is not the range's epoch here. */
+  WRONG_EPOCH = 2,
+  /** The record could not be written (disk full), and nothing of it remains. */
+  STORAGE = 3,
+  OVERLOADED = 4,
+}
+
+struct PeerPing {
+}
+
+struct PeerPong {
+  1: required PeerSender sender,
+}
+
+struct PeerRead {
+  1: required binary key,
+  2: required i64 epoch,
+  /** False: the version alone is wanted. */
+  3: required bool with_value,
+}
+
+struct PeerReadReply {
+  1: required PeerSender sender,
+  2: optional RefusalReason refused,
+  /** Time 0: never written. */
+  3: optional Version version,
+  /** With neither this nor `tombstone`: the content was not asked for, or there is none. */
+  4: optional binary value,
+  5: optional bool tombstone,
+}
+
+struct PeerStore {
+  1: required binary key,
+  2: required i64 epoch,
+  3: required Version version,
+  /** Absent: a tombstone. */
+  4: optional binary value,
+}
+
+struct PeerStoreReply {
+  1: required PeerSender sender,
+  2: optional RefusalReason refused,
+  /** What the replica durably holds now: the cell sent, or something newer. */
+  3: optional Version current,
+}
+
+struct PeerPage {
+  1: required binary from_key,
+  2: optional binary to_key,
+  3: required i64 epoch,
+  4: required i32 max_entries,
+  5: required i32 max_bytes,
+  6: required bool with_values,
+}
+
+struct PeerPageEntry {
+  1: required binary key,
+  2: required Version version,
+  3: optional binary value,
+  4: optional bool tombstone,
+}
+
+struct PeerPageReply {
+  1: required PeerSender sender,
+  2: optional RefusalReason refused,
+  3: required list<PeerPageEntry> entries,
+  /** The answer was cut at a limit: there may be more behind its last key. */
+  4: required bool truncated,
+}
+
+struct PeerDigest {
+  1: required binary range_start,
+  2: required i64 epoch,
+}
+
+struct PeerDigestReply {
+  1: required PeerSender sender,
+  2: optional RefusalReason refused,
+  3: required i64 count,
+  4: required i64 hash,
+}
+
+/** A server with a new data folder asks what is remembered of it (incarnation 0), then has its new one recorded. */
+struct PeerJoin {
+  1: required i32 incarnation,
+  2: required i64 folder,
+}
+
+struct PeerJoinReply {
+  1: required PeerSender sender,
+  /** The incarnation asked for is now durably recorded here. */
+  2: required bool recorded,
+  /** What is remembered: 0 if nothing. */
+  3: required i32 incarnation,
+  4: required i64 folder,
+  /** The server was known under another folder before. */
+  5: required bool replaced,
+}
+
+service ChordPeer {
+  PeerHello peerHello(1: PeerHello request) throws (1: PeerRefusal error),
+  PeerPong peerPing(1: PeerPing request) throws (1: PeerRefusal error),
+  PeerReadReply peerRead(1: PeerRead request) throws (1: PeerRefusal error),
+  PeerStoreReply peerStore(1: PeerStore request) throws (1: PeerRefusal error),
+  PeerPageReply peerPage(1: PeerPage request) throws (1: PeerRefusal error),
+  PeerDigestReply peerDigest(1: PeerDigest request) throws (1: PeerRefusal error),
+  PeerJoinReply peerJoin(1: PeerJoin request) throws (1: PeerRefusal error),
+}
+
+// ── The original program's calls ────────────────────────────────────────────────────────────────────────────────────
+
+exception SystemException {
+  1: optional string message,
+}
+
+struct KV {
+  /** 0 to 255: the decimal keys "000" to "255". Optional here, so that one left out is not read as 0. */
+  1: optional i32 key,
+  2: optional string value,
+  3: optional i64 time,
+}
+
+struct ClientRequest {
+  /** "ONE" or "QUORUM". */
+  1: optional string constLevel,
+  2: optional KV kv,
+}
+
+struct ServerResponse {
+  /** "SUCCESS" or "FAIL". */
+  1: string status,
+  2: optional KV kv,
+}
+
+service KVStore {
+  ServerResponse clientGet(1: ClientRequest request) throws (1: SystemException systemException),
+  ServerResponse clientPut(1: ClientRequest request) throws (1: SystemException systemException),
+  string hello() throws (1: SystemException systemException),
+  i32 getServerID() throws (1: SystemException systemException),
+  string getInfo() throws (1: SystemException systemException),
+}

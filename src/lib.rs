@@ -1,0 +1,42 @@
+//! Chord: a replicated, ordered key-value store.
+//!
+//! # The store in a page
+//!
+//! Every server is equal: any of them takes any call, and each keeps part of the data. Keys are byte strings on a
+//! line; the line is cut into ranges; each range is kept by some of the servers, its *replicas*, three in the
+//! demo. The server that a client happens to ask is the *coordinator* of the call: it asks the replicas, itself
+//! perhaps among them, and answers once as many have answered as the *level* of the call requires: ONE, QUORUM (a
+//! majority) or ALL.
+//!
+//! A replica holds per key a *cell*: a value, or a tombstone, under a *version*. Of two cells the greater version
+//! wins, everywhere and always; that is the only rule by which replicas agree, so messages may come late, twice or
+//! in any order. At QUORUM a write first asks a majority for the version they hold and takes a greater one; a read
+//! makes sure that a majority holds what it answers. Two majorities share a replica, hence each key behaves as one
+//! copy, whatever clocks, crashes and cuts do. A replica acknowledges nothing that is not on its disk.
+//!
+//! A replica that was away gets what it has missed in three ways: *hints* that coordinators kept for it, *read
+//! repair* when a read meets its stale cell, and *repair*, a comparison of ranges that runs all the time. A server
+//! that lost its disk does not vote until it has been rebuilt.
+//!
+//! # The layers
+//!
+//! ```text
+//!   bin        flags, call, exit code                        every program in src/bin
+//!   client     the client library, the console's grammar
+//!   server     tokio: sockets, links, the storage thread  ┐  two drivers
+//!   sim        a seeded world where everything goes wrong ┘  of one node
+//!   ── pure from here on: no async, sockets, files, clock, ambient chance ──
+//!   node       the protocol: events in, effects out
+//!   wire       Thrift over bytes        ring   who keeps what
+//!   storage    the log and its keydir   model  keys, cells, versions, messages
+//! ```
+//!
+//! Each module may import those below it and not those beside or above it; `tests/architecture` holds that table
+//! against the sources.
+//!
+//! # Reading order
+//!
+//! [`model`] for the words; [`ring`] for who keeps what; [`node`] for the protocol, beginning with its essay;
+//! [`storage`] for the disk; [`wire`] for the bytes; [`server`] for the threads and tasks; [`sim`] for how we know
+//! that it works.
+
