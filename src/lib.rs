@@ -40,3 +40,4 @@
 //! [`storage`] for the disk; [`wire`] for the bytes; [`server`] for the threads and tasks; [`sim`] for how we know
 //! that it works.
 
+pub mod model;

@@ -1,0 +1,30 @@
+//! The vocabulary: values only, no behaviour that reaches outside.
+//!
+//! A [`Cell`] is what one key holds: a value or a tombstone, with the [`Version`] under which it was written.
+//! Replicas may meet cells in any order, twice, or years late; they agree all the same, because there is one
+//! rule, [`Cell::merge`]: keep the greater version. Everything else in this crate exists to decide *which*
+//! versions are issued, *when* a cell may be shown, and *how many* replicas must hold it.
+//!
+//! What is left out: no module here knows that a network, a disk or a clock exists. Times come in as
+//! [`Now`] and [`HybridClock`] is fed from outside.
+
+mod cell;
+mod id;
+mod key;
+mod level;
+mod message;
+mod status;
+mod time;
+mod version;
+
+pub use cell::{Cell, Content, MAX_VALUE_LENGTH};
+pub use id::{CallId, Epoch, FolderId, Incarnation, RequestId, ServerId};
+pub use key::{Key, KeyError, MAX_KEY_LENGTH, MAX_PLACE_LENGTH};
+pub use level::{Level, UnknownLevel};
+pub use message::{
+    ClientRequest, ClientResponse, Failure, Hello, InspectSource, Invalid, Join, PageEntry,
+    PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender,
+};
+pub use status::{PeerStatus, Status, TopologyView, ViewRange, ViewServer};
+pub use time::{FAR_FUTURE, HybridClock, Instant, Now};
+pub use version::Version;
