@@ -41,3 +41,4 @@
 //! that it works.
 
 pub mod model;
+pub mod ring;
