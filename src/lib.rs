@@ -42,3 +42,4 @@
 
 pub mod model;
 pub mod ring;
+pub mod storage;

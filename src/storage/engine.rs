@@ -1,0 +1,557 @@
+//! The storage thread's side: carries out commands on a [`Disk`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::identity::IdentityError;
+use super::keyfile::{KeyEntry, KeyFile};
+use super::record::{self, Parsed, Written};
+use super::recovery::{self, LogError, OpenedLog, Owner};
+use super::segment::{HEADER, Header};
+use super::{
+    AppendError, Command, Completion, Disk, Identity, LoadError, Log, Look, Opened, Place, Record,
+    Ticket,
+};
+use crate::model::{Content, FolderId, ServerId};
+
+/// Bytes a survey reads at once, if the first record is not longer.
+const SURVEY_BYTES: usize = 256 << 10;
+/// The identity's file.
+const IDENTITY: &str = "identity.json";
+const IDENTITY_NEW: &str = "identity.json.new";
+
+/// When an append counts as durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// After a sync: a power cut loses nothing acknowledged. Many appends share one.
+    #[default]
+    Always,
+    /// After the write; a sync follows at this interval. A process crash loses nothing, a power cut up to that
+    /// much. The identity is synced all the same.
+    Interval(Duration),
+}
+
+/// How a folder is opened and kept.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The cluster's name: a folder of another one is refused.
+    pub cluster: String,
+    /// The server: a folder of another one is refused.
+    pub server: ServerId,
+    /// For a folder that has no identity yet, or has lost cells: random.
+    pub fresh_folder: FolderId,
+    /// A segment is sealed once it is this long. At most 1 GiB.
+    pub segment_bytes: u32,
+    /// When an append counts as durable.
+    pub sync: SyncPolicy,
+}
+
+/// Why a folder cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The medium gave an error.
+    #[error("cannot open {file}: {error}")]
+    Io {
+        /// In the data folder.
+        file: String,
+        /// What the medium said.
+        #[source]
+        error: io::Error,
+    },
+    /// The folder belongs to another server or cluster.
+    #[error(
+        "the data folder belongs to server {found_server} of cluster '{found_cluster}', not to server {server} of \
+         '{cluster}'; give each server a folder of its own"
+    )]
+    Foreign {
+        /// Whose it is.
+        found_server: ServerId,
+        /// In which cluster.
+        found_cluster: String,
+        /// Who wanted to open it.
+        server: ServerId,
+        /// For which cluster.
+        cluster: String,
+    },
+    /// A segment belongs to another server or cluster.
+    #[error("{file} is the log of another server or cluster; move it out of this data folder")]
+    ForeignLog {
+        /// In the data folder.
+        file: String,
+    },
+    /// The identity cannot be understood.
+    #[error(
+        "{IDENTITY} cannot be read ({source}); restore it, or move it away to have this server rebuilt from its peers"
+    )]
+    Identity {
+        /// What is wrong with it.
+        source: IdentityError,
+    },
+}
+
+/// One log as it is written to.
+#[derive(Debug)]
+struct Writer {
+    log: Log,
+    owner: Owner,
+    segment: u32,
+    /// Bytes in the active segment.
+    length: u32,
+    /// Position of the next record.
+    next: u64,
+    /// Highest position that is synced.
+    synced: u64,
+    /// Something is written and not synced.
+    dirty: bool,
+    /// Records of the active segment, for its key file.
+    keys: Vec<KeyEntry>,
+    /// Encoded records of this batch.
+    buffer: Vec<u8>,
+    batch: Vec<(Ticket, Place, Record)>,
+}
+
+/// Carries out commands on a data folder. One thread owns it.
+#[derive(Debug)]
+pub struct Engine<D> {
+    disk: D,
+    options: EngineOptions,
+    cells: Writer,
+    hints: Writer,
+    /// An identity that found no space, tried again with the next batch.
+    unsaved: Option<(Ticket, Box<Identity>)>,
+    broken: bool,
+}
+
+/// The storage can no longer be trusted.
+struct Broken {
+    error: io::Error,
+    file: String,
+}
+
+impl Broken {
+    fn at(file: &str) -> impl FnOnce(io::Error) -> Broken + '_ {
+        |error| Broken { error, file: file.to_owned() }
+    }
+}
+
+impl<D: Disk> Engine<D> {
+    /// Recovers a folder, or makes it. What it returns as held is durable.
+    pub fn open(mut disk: D, options: EngineOptions) -> Result<(Engine<D>, Opened), OpenError> {
+        let io = |file: &str| {
+            let file = file.to_owned();
+            move |error| OpenError::Io { file, error }
+        };
+        for log in [Log::Cells, Log::Hints] {
+            disk.make_folder(log.folder()).map_err(io(log.folder()))?;
+        }
+        let known = read_identity(&disk, &options)?;
+        let is_new = known.is_none();
+        let mut identity = match known {
+            Some(identity) => identity,
+            None => {
+                // A log without an identity: whatever it was, it is not a first start.
+                let has_log = !disk.list(Log::Cells.folder()).map_err(io("cells"))?.is_empty();
+                Identity {
+                    cluster: options.cluster.clone(),
+                    server: options.server,
+                    folder: options.fresh_folder,
+                    forgetful: has_log,
+                    ..Identity::default()
+                }
+            }
+        };
+        let owner = Owner::new(&options.cluster, options.server);
+        if is_new {
+            save_identity(&mut disk, &identity)
+                .map_err(|broken| OpenError::Io { file: broken.file, error: broken.error })?;
+        }
+        let cells = recovery::open(&mut disk, Log::Cells, owner).map_err(open_error)?;
+        let hints = recovery::open(&mut disk, Log::Hints, owner).map_err(open_error)?;
+        if !cells.damaged.is_empty() {
+            // Noted before the files are set aside: a crash in between must not hide the loss.
+            identity.folder = options.fresh_folder;
+            identity.voting = false;
+            identity.forgetful = true;
+            save_identity(&mut disk, &identity)
+                .map_err(|broken| OpenError::Io { file: broken.file, error: broken.error })?;
+        }
+        let damaged: Vec<_> = cells.damaged.iter().chain(&hints.damaged).cloned().collect();
+        for file in &damaged {
+            disk.rename(file, &format!("{file}.damaged")).map_err(io(file))?;
+        }
+        if !damaged.is_empty() {
+            for log in [Log::Cells, Log::Hints] {
+                disk.sync_folder(log.folder()).map_err(io(log.folder()))?;
+            }
+        }
+        let (cells_found, hints_found) = (cells.recovered.clone(), hints.recovered.clone());
+        let engine = Engine {
+            disk,
+            options,
+            cells: Writer::new(Log::Cells, owner, cells),
+            hints: Writer::new(Log::Hints, owner, hints),
+            unsaved: None,
+            broken: false,
+        };
+        Ok((engine, Opened { identity, cells: cells_found, hints: hints_found, damaged }))
+    }
+
+    /// Carries out a batch: appends of a log share one write and one sync and are completed after it, in their
+    /// order; everything else is carried out in its turn. After [`Completion::Broken`] nothing more is done, ever.
+    pub fn execute(
+        &mut self,
+        commands: impl IntoIterator<Item = Command>,
+        completions: &mut Vec<Completion>,
+    ) {
+        if self.broken {
+            return;
+        }
+        let first = completions.len();
+        if let Err(broken) = self.try_execute(commands, completions) {
+            self.broken = true;
+            // What was appended may be there or not: nobody is told either.
+            completions.truncate(first);
+            completions
+                .push(Completion::Broken { error: Arc::new(broken.error), file: broken.file });
+        }
+    }
+
+    /// Syncs what [`SyncPolicy::Interval`] has left unsynced; the driver calls it at that interval and at the end.
+    pub fn sync(&mut self, completions: &mut Vec<Completion>) {
+        if self.broken {
+            return;
+        }
+        for writer in [&mut self.cells, &mut self.hints] {
+            if let Err(broken) = writer.sync(&mut self.disk) {
+                self.broken = true;
+                let error = Arc::new(broken.error);
+                completions.push(Completion::Broken { error, file: broken.file });
+                return;
+            }
+        }
+    }
+
+    /// The medium, for the driver that made it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Ends this engine; the medium is left as it is.
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
+    fn try_execute(
+        &mut self,
+        commands: impl IntoIterator<Item = Command>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Broken> {
+        if let Some((ticket, identity)) = self.unsaved.take() {
+            self.save(ticket, identity, completions)?;
+        }
+        for command in commands {
+            match command {
+                Command::Append { log, ticket, record } => {
+                    let limit = self.options.segment_bytes;
+                    let sync = self.options.sync;
+                    let (writer, disk) = self.writer(log);
+                    if writer.is_full(limit) {
+                        writer.flush(disk, sync, completions)?;
+                        writer.roll_over(disk)?;
+                    }
+                    writer.append(ticket, record);
+                }
+                Command::Load { log, ticket, place } => {
+                    let result = load(&self.disk, log, place);
+                    completions.push(Completion::Loaded { log, ticket, result });
+                }
+                Command::Survey { log, ticket, segment, offset } => {
+                    let (result, next) = self.survey(log, segment, offset);
+                    completions.push(Completion::Surveyed { log, ticket, result, next });
+                }
+                Command::Remove { log, segment } => {
+                    let (writer, disk) = self.writer(log);
+                    // What was copied out of it must be durable, also where appends are not synced one by one.
+                    writer.flush(disk, SyncPolicy::Always, completions)?;
+                    writer.sync(disk)?;
+                    // A failure leaves a segment that is read, and removed, at the next start.
+                    let _ = disk.remove(&log.segment_file(segment));
+                    let _ = disk.remove(&log.key_file(segment));
+                    completions.push(Completion::Removed { log, segment });
+                }
+                Command::SaveIdentity { ticket, identity } => {
+                    self.save(ticket, identity, completions)?;
+                }
+            }
+        }
+        let sync = self.options.sync;
+        for log in [Log::Cells, Log::Hints] {
+            let (writer, disk) = self.writer(log);
+            writer.flush(disk, sync, completions)?;
+        }
+        Ok(())
+    }
+
+    fn writer(&mut self, log: Log) -> (&mut Writer, &mut D) {
+        let writer = match log {
+            Log::Cells => &mut self.cells,
+            Log::Hints => &mut self.hints,
+        };
+        (writer, &mut self.disk)
+    }
+
+    fn save(
+        &mut self,
+        ticket: Ticket,
+        identity: Box<Identity>,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Broken> {
+        match save_identity(&mut self.disk, &identity) {
+            Ok(()) => completions.push(Completion::IdentitySaved { ticket }),
+            Err(broken) if is_full(&broken.error) => self.unsaved = Some((ticket, identity)),
+            Err(broken) => return Err(broken),
+        }
+        Ok(())
+    }
+
+    /// The records from `offset` on, as many as are read at once.
+    #[expect(clippy::type_complexity, reason = "the two halves of one completion")]
+    fn survey(
+        &self,
+        log: Log,
+        segment: u32,
+        offset: u32,
+    ) -> (Result<Vec<(Place, Record)>, LoadError>, Option<u32>) {
+        let file = log.segment_file(segment);
+        let mut offset = (offset as usize).max(HEADER);
+        let mut want = SURVEY_BYTES;
+        loop {
+            let Ok(bytes) = self.disk.read(&file, offset as u64, want) else {
+                return (Err(LoadError::Read), None);
+            };
+            let at_end = bytes.len() < want;
+            let bytes = bytes::Bytes::from(bytes);
+            let (mut at, mut records) = (0, Vec::new());
+            loop {
+                match record::parse(&bytes.slice(at..)) {
+                    Parsed::Record(written) => {
+                        let (place_offset, length) = ((offset + at) as u32, written.length as u32);
+                        let place = Place { segment, offset: place_offset, length };
+                        records.push((place, written.record));
+                        at += written.length;
+                    }
+                    Parsed::End if at_end => return (Ok(records), None),
+                    Parsed::End | Parsed::Bad => break,
+                }
+            }
+            if at > 0 {
+                offset += at;
+                return (Ok(records), Some(offset as u32));
+            }
+            if at_end {
+                return (Err(LoadError::Damaged), None);
+            }
+            // One record is longer than what was read.
+            want *= 4;
+        }
+    }
+}
+
+impl Writer {
+    fn new(log: Log, owner: Owner, opened: OpenedLog) -> Writer {
+        let OpenedLog { recovered, length, keys, .. } = opened;
+        Writer {
+            log,
+            owner,
+            segment: recovered.active,
+            length,
+            next: recovered.position + 1,
+            synced: recovered.position,
+            dirty: false,
+            keys,
+            buffer: Vec::new(),
+            batch: Vec::new(),
+        }
+    }
+
+    fn is_full(&self, limit: u32) -> bool {
+        let length = self.length as usize + self.buffer.len();
+        length >= limit as usize && length > HEADER
+    }
+
+    fn append(&mut self, ticket: Ticket, record: Record) {
+        let offset = self.length + self.buffer.len() as u32;
+        let sequence = self.next + self.batch.len() as u64;
+        let length = record::encode(&record, sequence, self.synced, &mut self.buffer) as u32;
+        self.batch.push((ticket, Place { segment: self.segment, offset, length }, record));
+    }
+
+    /// Writes the batch, syncs it if that is the policy, and completes it.
+    fn flush<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        sync: SyncPolicy,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Broken> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let file = self.log.segment_file(self.segment);
+        let batch = std::mem::take(&mut self.batch);
+        let written = disk.write(&file, u64::from(self.length), &self.buffer);
+        let length = self.buffer.len() as u32;
+        self.buffer.clear();
+        // A burst of large values must not keep its memory for ever.
+        self.buffer.shrink_to(1 << 20);
+        if let Err(error) = written {
+            // Half a record must not stand before what is appended next.
+            disk.truncate(&file, u64::from(self.length)).map_err(Broken::at(&file))?;
+            let why = if is_full(&error) { AppendError::Full } else { AppendError::Write };
+            let failed = batch.into_iter().map(|(ticket, _, _)| self.completion(ticket, Err(why)));
+            completions.extend(failed);
+            return Ok(());
+        }
+        self.length += length;
+        self.next += batch.len() as u64;
+        self.dirty = true;
+        if sync == SyncPolicy::Always {
+            self.sync(disk)?;
+        }
+        for (ticket, place, record) in batch {
+            self.keys.push(KeyEntry::of(&record, place));
+            completions.push(self.completion(ticket, Ok(place)));
+        }
+        Ok(())
+    }
+
+    fn completion(&self, ticket: Ticket, result: Result<Place, AppendError>) -> Completion {
+        // Under an interval policy what is written counts, as far as this process can tell.
+        let position = self.next - 1;
+        Completion::Appended { log: self.log, ticket, result, position, active: self.segment }
+    }
+
+    fn sync<D: Disk>(&mut self, disk: &mut D) -> Result<(), Broken> {
+        if self.dirty {
+            let file = self.log.segment_file(self.segment);
+            disk.sync(&file).map_err(Broken::at(&file))?;
+            self.dirty = false;
+            self.synced = self.next - 1;
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment and begins another. Without space for one, the present one grows on.
+    fn roll_over<D: Disk>(&mut self, disk: &mut D) -> Result<(), Broken> {
+        self.sync(disk)?;
+        let header = Header {
+            cluster: self.owner.cluster,
+            server: self.owner.server,
+            segment: self.segment + 1,
+            first: self.next,
+            previous: self.segment,
+            previous_length: self.length,
+        };
+        let name = self.log.segment_file(header.segment);
+        let new = format!("{name}.new");
+        if let Err(error) = disk.write(&new, 0, &header.encode()) {
+            let _ = disk.remove(&new);
+            let can_wait = is_full(&error) && self.length < u32::MAX / 2;
+            return if can_wait { Ok(()) } else { Err(Broken { error, file: new }) };
+        }
+        disk.sync(&new).map_err(Broken::at(&new))?;
+        disk.rename(&new, &name).map_err(Broken::at(&name))?;
+        let folder = self.log.folder();
+        disk.sync_folder(folder).map_err(Broken::at(folder))?;
+        let entries = std::mem::take(&mut self.keys);
+        let (segment, length, last) = (self.segment, self.length, self.next - 1);
+        let keys = KeyFile { segment, length, last, entries };
+        let file = self.log.key_file(segment);
+        if disk.write(&file, 0, &keys.encode()).is_err() {
+            // An aid only: the segment will be scanned.
+            let _ = disk.remove(&file);
+        }
+        (self.segment, self.length) = (header.segment, HEADER as u32);
+        Ok(())
+    }
+}
+
+/// The content of the cell recorded at `place`.
+pub(super) fn load<D: Disk>(disk: &D, log: Log, place: Place) -> Result<Content, LoadError> {
+    let file = log.segment_file(place.segment);
+    let bytes = disk
+        .read(&file, u64::from(place.offset), place.length as usize)
+        .map_err(|_| LoadError::Read)?;
+    match record::parse(&bytes.into()) {
+        Parsed::Record(Written { record: Record::Put { cell, .. }, length, .. })
+            if length == place.length as usize =>
+        {
+            Ok(cell.content)
+        }
+        Parsed::Record(_) | Parsed::End | Parsed::Bad => Err(LoadError::Damaged),
+    }
+}
+
+/// What opening would find; nothing is changed.
+pub(super) fn look<D: Disk>(disk: &D) -> Result<Look, OpenError> {
+    let identity = find_identity(disk)?;
+    let mut remarks = Vec::new();
+    let owner = identity.as_ref().map(|identity| Owner::new(&identity.cluster, identity.server));
+    let mut look = |log: Log| {
+        let (recovered, found) = recovery::look(disk, log, owner).map_err(open_error)?;
+        remarks.extend(found);
+        Ok(recovered)
+    };
+    let (cells, hints) = (look(Log::Cells)?, look(Log::Hints)?);
+    Ok(Look { identity, cells, hints, remarks })
+}
+
+fn open_error(error: LogError) -> OpenError {
+    match error {
+        LogError::Io { file, error } => OpenError::Io { file, error },
+        LogError::Foreign { file } => OpenError::ForeignLog { file },
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The identity of a folder, if it has one.
+fn read_identity<D: Disk>(
+    disk: &D,
+    options: &EngineOptions,
+) -> Result<Option<Identity>, OpenError> {
+    let Some(identity) = find_identity(disk)? else { return Ok(None) };
+    if (&identity.cluster, identity.server) != (&options.cluster, options.server) {
+        return Err(OpenError::Foreign {
+            found_server: identity.server,
+            found_cluster: identity.cluster,
+            server: options.server,
+            cluster: options.cluster.clone(),
+        });
+    }
+    Ok(Some(identity))
+}
+
+/// The identity of a folder, whosever it is.
+pub(super) fn find_identity<D: Disk>(disk: &D) -> Result<Option<Identity>, OpenError> {
+    let io = |error| OpenError::Io { file: IDENTITY.to_owned(), error };
+    let length = match disk.length(IDENTITY) {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let bytes = disk.read(IDENTITY, 0, length as usize).map_err(io)?;
+    Identity::parse(&bytes).map(Some).map_err(|source| OpenError::Identity { source })
+}
+
+fn save_identity<D: Disk>(disk: &mut D, identity: &Identity) -> Result<(), Broken> {
+    let bytes = identity.encode();
+    // Made anew, so that nothing of a longer one is left behind it.
+    let _ = disk.remove(IDENTITY_NEW);
+    disk.write(IDENTITY_NEW, 0, &bytes).map_err(Broken::at(IDENTITY_NEW))?;
+    disk.sync(IDENTITY_NEW).map_err(Broken::at(IDENTITY_NEW))?;
+    disk.rename(IDENTITY_NEW, IDENTITY).map_err(Broken::at(IDENTITY))?;
+    disk.sync_folder("").map_err(Broken::at(IDENTITY))
+}

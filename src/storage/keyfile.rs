@@ -1,0 +1,173 @@
+//! The keys of one sealed segment, for a quick start: what a scan of the segment would find, without its values.
+//!
+//! A key file is an aid. It is written after its segment is sealed, not synced, and checked as a whole when it is
+//! read; one that is missing, cut or wrong means that the segment is scanned.
+//!
+//! ```text
+//! magic 7 │ format u8 │ segment u32 │ segment length u32 │ last position u64 │ count u32
+//!   per record: offset u32 │ length u32 │ kind u8 │ version (time, server, incarnation, step) │ key length u32 │ key
+//! crc32c u32 over all before it
+//! ```
+
+use std::io::{self, Read};
+
+use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
+use bytes::Bytes;
+
+use super::record::{read_version, write_version};
+use super::{Place, Record};
+use crate::model::{Content, Key, Version};
+
+const MAGIC: [u8; 7] = *b"CHRDKEY";
+const FORMAT: u8 = 1;
+
+/// What is known of a record without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyEntry {
+    pub(super) key: Key,
+    pub(super) version: Version,
+    pub(super) kind: EntryKind,
+    pub(super) place: Place,
+}
+
+/// What kind of record it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EntryKind {
+    Value,
+    Tombstone,
+    Erase,
+}
+
+impl KeyEntry {
+    pub(super) fn of(record: &Record, place: Place) -> KeyEntry {
+        match record {
+            Record::Put { key, cell } => {
+                let kind = match cell.content {
+                    Content::Value(_) => EntryKind::Value,
+                    Content::Tombstone => EntryKind::Tombstone,
+                };
+                KeyEntry { key: key.clone(), version: cell.version, kind, place }
+            }
+            Record::Erase { key, up_to } => {
+                KeyEntry { key: key.clone(), version: *up_to, kind: EntryKind::Erase, place }
+            }
+        }
+    }
+}
+
+/// A key file's contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyFile {
+    pub(super) segment: u32,
+    /// Bytes of the segment it was made from.
+    pub(super) length: u32,
+    /// Position of the segment's last record.
+    pub(super) last: u64,
+    pub(super) entries: Vec<KeyEntry>,
+}
+
+impl KeyFile {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32 + self.entries.len() * 48);
+        out.extend_from_slice(&MAGIC);
+        out.push(FORMAT);
+        // Writing to a vector cannot fail.
+        let _ = out.write_u32::<BigEndian>(self.segment);
+        let _ = out.write_u32::<BigEndian>(self.length);
+        let _ = out.write_u64::<BigEndian>(self.last);
+        let _ = out.write_u32::<BigEndian>(self.entries.len() as u32);
+        for KeyEntry { key, version, kind, place } in &self.entries {
+            let _ = out.write_u32::<BigEndian>(place.offset);
+            let _ = out.write_u32::<BigEndian>(place.length);
+            out.push(match kind {
+                EntryKind::Value => 1,
+                EntryKind::Tombstone => 2,
+                EntryKind::Erase => 3,
+            });
+            write_version(*version, &mut out);
+            let _ = out.write_u32::<BigEndian>(key.as_bytes().len() as u32);
+            out.extend_from_slice(key.as_bytes());
+        }
+        let crc = crc32c::crc32c(&out);
+        let _ = out.write_u32::<BigEndian>(crc);
+        out
+    }
+
+    /// `None` if it is not whole, or not true.
+    pub(super) fn parse(bytes: &Bytes) -> Option<KeyFile> {
+        let covered = bytes.len().checked_sub(4)?;
+        let mut crc = &bytes[covered..];
+        if crc.read_u32::<BigEndian>().ok()? != crc32c::crc32c(&bytes[..covered]) {
+            return None;
+        }
+        Self::decode(&bytes.slice(..covered)).ok().flatten()
+    }
+
+    fn decode(bytes: &Bytes) -> io::Result<Option<KeyFile>> {
+        let mut input = &bytes[..];
+        let mut magic = [0; 8];
+        input.read_exact(&mut magic)?;
+        if magic[..7] != MAGIC || magic[7] != FORMAT {
+            return Ok(None);
+        }
+        let segment = input.read_u32::<BigEndian>()?;
+        let length = input.read_u32::<BigEndian>()?;
+        let last = input.read_u64::<BigEndian>()?;
+        let count = input.read_u32::<BigEndian>()?;
+        // No more entries than bytes: nothing is reserved on a number's word alone.
+        let mut entries = Vec::with_capacity((count as usize).min(bytes.len() / 31));
+        for _ in 0..count {
+            let offset = input.read_u32::<BigEndian>()?;
+            let record_length = input.read_u32::<BigEndian>()?;
+            let kind = match input.read_u8()? {
+                1 => EntryKind::Value,
+                2 => EntryKind::Tombstone,
+                3 => EntryKind::Erase,
+                _ => return Ok(None),
+            };
+            let version = read_version(&mut input)?;
+            let key_length = input.read_u32::<BigEndian>()? as usize;
+            if key_length > input.len() {
+                return Ok(None);
+            }
+            let (key, rest) = input.split_at(key_length);
+            // In memory of its own: a slice would keep the whole file there.
+            let key = Key::bound(key.to_vec());
+            input = rest;
+            let place = Place { segment, offset, length: record_length };
+            entries.push(KeyEntry { key, version, kind, place });
+        }
+        Ok(Some(KeyFile { segment, length, last, entries }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_comes_back_and_every_flipped_bit_is_noticed() {
+        let entry = |key: &'static str, kind| KeyEntry {
+            key: Key::bound(key),
+            version: Version { time: 7, ..Version::ZERO },
+            kind,
+            place: Place { segment: 3, offset: 42, length: 50 },
+        };
+        let entries = vec![
+            entry("a", EntryKind::Value),
+            entry("", EntryKind::Tombstone),
+            entry("long key", EntryKind::Erase),
+        ];
+        let file = KeyFile { segment: 3, length: 1000, last: 77, entries };
+        let bytes = file.encode();
+        assert_eq!(KeyFile::parse(&bytes.clone().into()), Some(file));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(KeyFile::parse(&flipped.into()), None, "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert_eq!(KeyFile::parse(&bytes[..cut].to_vec().into()), None, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! A medium in memory that keeps what was synced apart from what was only written: for tests and the simulator.
+//!
+//! A crash keeps an arbitrary part of the unsynced writes, torn at sector bounds, in any combination, and a prefix
+//! of the unsynced creations, renames and removals, as a journalling file system does.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::Disk;
+
+/// What reaches the medium as a whole or not at all.
+const SECTOR: usize = 512;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    files: BTreeMap<u64, File>,
+    /// Names as programs see them.
+    names: BTreeMap<String, u64>,
+    /// Names as they are on the medium.
+    durable_names: BTreeMap<String, u64>,
+    /// Changes of names since the folder was synced, oldest first.
+    renames: Vec<NameChange>,
+    next_file: u64,
+    /// Bytes that fit, if there is a bound.
+    capacity: Option<u64>,
+    /// Changing operations until the power goes out, if it will.
+    power_for: Option<u64>,
+    operations: u64,
+    syncs: u64,
+    sync_fails: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync, oldest first.
+    writes: Vec<Write>,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Bytes(usize, Vec<u8>),
+    Truncate(usize),
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Set(String, u64),
+    Remove(String),
+    Rename(String, String, u64),
+}
+
+impl Write {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Write::Bytes(offset, bytes) => write_at(to, *offset, bytes),
+            Write::Truncate(length) => to.resize(*length, 0),
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Set(name, file) => {
+                names.insert(name.clone(), *file);
+            }
+            NameChange::Remove(name) => {
+                names.remove(name);
+            }
+            NameChange::Rename(from, to, file) => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
+            }
+        }
+    }
+}
+
+fn write_at(to: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if to.len() < end {
+        to.resize(end, 0);
+    }
+    to[offset..end].copy_from_slice(bytes);
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, name.to_owned())
+}
+
+impl MemoryDisk {
+    /// An empty medium without a bound.
+    pub fn new() -> MemoryDisk {
+        MemoryDisk::default()
+    }
+
+    /// The power goes out, and comes back. `random(n)` gives a number below n; always 0 keeps nothing unsynced.
+    pub fn crash(&mut self, mut random: impl FnMut(u64) -> u64) {
+        let kept = random(self.renames.len() as u64 + 1) as usize;
+        for change in self.renames.drain(..).take(kept) {
+            change.apply(&mut self.durable_names);
+        }
+        self.renames.clear();
+        self.names = self.durable_names.clone();
+        let names = &self.names;
+        self.files.retain(|file, _| names.values().any(|kept| kept == file));
+        for file in self.files.values_mut() {
+            for write in std::mem::take(&mut file.writes) {
+                match (&write, random(4)) {
+                    (_, 0) => {}
+                    (Write::Bytes(offset, bytes), 1) => {
+                        // Some of its sectors only.
+                        for (sector, piece) in bytes.chunks(SECTOR).enumerate() {
+                            if random(2) == 1 {
+                                write_at(&mut file.durable, offset + sector * SECTOR, piece);
+                            }
+                        }
+                    }
+                    (Write::Bytes(offset, bytes), 2) => {
+                        let kept = random(bytes.len() as u64 + 1) as usize;
+                        write_at(&mut file.durable, *offset, &bytes[..kept]);
+                    }
+                    (_, _) => write.apply(&mut file.durable),
+                }
+            }
+            file.bytes = file.durable.clone();
+        }
+        self.power_for = None;
+        self.sync_fails = false;
+    }
+
+    /// No more than this many bytes fit from now on.
+    pub fn set_capacity(&mut self, bytes: Option<u64>) {
+        self.capacity = bytes;
+    }
+
+    /// The next sync fails, and takes its unsynced bytes with it.
+    pub fn fail_next_sync(&mut self) {
+        self.sync_fails = true;
+    }
+
+    /// After this many more changing operations every one fails, until [`MemoryDisk::crash`].
+    pub fn cut_power_after(&mut self, operations: u64) {
+        self.power_for = Some(operations);
+    }
+
+    /// Changing operations so far.
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// Syncs of files so far.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Turns one bit of a file around, at rest. False if there is no such byte.
+    pub fn flip(&mut self, name: &str, offset: usize, bit: u8) -> bool {
+        let Some(file) = self.names.get(name).and_then(|file| self.files.get_mut(file)) else {
+            return false;
+        };
+        for bytes in [&mut file.bytes, &mut file.durable] {
+            match bytes.get_mut(offset) {
+                Some(byte) => *byte ^= 1 << (bit & 7),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// All files with their lengths.
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let length = |file: &u64| self.files.get(file).map_or(0, |file| file.bytes.len() as u64);
+        self.names.iter().map(|(name, file)| (name.clone(), length(file))).collect()
+    }
+
+    fn operate(&mut self) -> io::Result<()> {
+        self.operations += 1;
+        match &mut self.power_for {
+            Some(0) => Err(io::Error::other("the power is out")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn file(&self, name: &str) -> io::Result<&File> {
+        self.names.get(name).and_then(|file| self.files.get(file)).ok_or_else(|| missing(name))
+    }
+
+    fn file_mut(&mut self, name: &str) -> io::Result<&mut File> {
+        let file = self.names.get(name).ok_or_else(|| missing(name))?;
+        self.files.get_mut(file).ok_or_else(|| missing(name))
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn make_folder(&mut self, _: &str) -> io::Result<()> {
+        self.operate()
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let inside = |name: &String| match (folder, name.split_once('/')) {
+            ("", None) => Some(name.clone()),
+            (_, Some((parent, file))) if parent == folder => Some(file.to_owned()),
+            (_, _) => None,
+        };
+        Ok(self.names.keys().filter_map(inside).collect())
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Ok(self.file(name)?.bytes.len() as u64)
+    }
+
+    fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let bytes = &self.file(name)?.bytes;
+        let start = (offset as usize).min(bytes.len());
+        let end = start.saturating_add(length).min(bytes.len());
+        Ok(bytes[start..end].to_vec())
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.operate()?;
+        if !self.names.contains_key(name) {
+            self.next_file += 1;
+            self.files.insert(self.next_file, File::default());
+            self.names.insert(name.to_owned(), self.next_file);
+            self.renames.push(NameChange::Set(name.to_owned(), self.next_file));
+        }
+        let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
+        let capacity = self.capacity;
+        let file = self.file_mut(name)?;
+        let end = offset + bytes.len() as u64;
+        let growth = end.saturating_sub(file.bytes.len() as u64);
+        let room = capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
+        // A full medium takes the first part.
+        let fitting = bytes.len() - growth.saturating_sub(room).min(bytes.len() as u64) as usize;
+        let piece = bytes[..fitting].to_vec();
+        write_at(&mut file.bytes, offset as usize, &piece);
+        file.writes.push(Write::Bytes(offset as usize, piece));
+        if fitting < bytes.len() {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.operate()?;
+        let file = self.file_mut(name)?;
+        file.bytes.resize(length as usize, 0);
+        file.writes.push(Write::Truncate(length as usize));
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.operate()?;
+        self.syncs += 1;
+        if std::mem::take(&mut self.sync_fails) {
+            // What the kernel may do: the pages are dropped, and the next sync would succeed.
+            let file = self.file_mut(name)?;
+            file.writes.clear();
+            return Err(io::Error::other("input/output error"));
+        }
+        let file = self.file_mut(name)?;
+        for write in std::mem::take(&mut file.writes) {
+            write.apply(&mut file.durable);
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&mut self, _: &str) -> io::Result<()> {
+        self.operate()?;
+        for change in std::mem::take(&mut self.renames) {
+            change.apply(&mut self.durable_names);
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.operate()?;
+        let file = self.names.get(from).copied().ok_or_else(|| missing(from))?;
+        let change = NameChange::Rename(from.to_owned(), to.to_owned(), file);
+        change.apply(&mut self.names);
+        self.renames.push(change);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.operate()?;
+        self.names.remove(name).ok_or_else(|| missing(name))?;
+        self.renames.push(NameChange::Remove(name.to_owned()));
+        Ok(())
+    }
+}
