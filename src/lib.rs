@@ -43,3 +43,4 @@
 pub mod model;
 pub mod ring;
 pub mod storage;
+pub mod wire;
