@@ -41,6 +41,7 @@
 //! that it works.
 
 pub mod model;
+pub mod node;
 pub mod ring;
 pub mod storage;
 pub mod wire;

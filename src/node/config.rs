@@ -1,0 +1,74 @@
+//! What a node is told once, when it is made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Flaw;
+use crate::model::ServerId;
+use crate::ring::{Partitioner, Topology};
+use crate::storage::StoreOptions;
+
+/// Immutable for the node's life. [`Config::new`] gives every number its default.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which server this is.
+    pub server: ServerId,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Which server keeps what.
+    pub topology: Topology,
+    /// Where keys lie.
+    pub partitioner: Partitioner,
+    /// Where servers listen, for clients and people; the node itself knows no sockets.
+    pub addresses: BTreeMap<ServerId, String>,
+    /// Vote after a bounded wait although fewer peers than needed could be asked for what was lost.
+    pub accept_loss: bool,
+    /// The first request's number; different in every process life.
+    pub first_request: u64,
+    /// For calls that name no time-out.
+    pub timeout: Duration,
+    /// A peer is asked for a sign of life after this long.
+    pub ping_interval: Duration,
+    /// A peer not heard for this long is not alive.
+    pub silence: Duration,
+    /// Replicas of a range are compared this often.
+    pub repair_interval: Duration,
+    /// Calls of clients in flight at most; beyond it [`crate::model::Failure::Overloaded`].
+    pub max_calls: usize,
+    /// Hints kept for one server at most, in entries and in bytes of keys and values; beyond it a mark takes
+    /// their place.
+    pub max_hints: usize,
+    /// See `max_hints`.
+    pub max_hint_bytes: usize,
+    /// How cells are kept.
+    pub cells: StoreOptions,
+    /// How hints are kept.
+    pub hints: StoreOptions,
+    /// A deliberate fault, for the simulator alone to prove that it would notice.
+    pub(crate) flaw: Option<Flaw>,
+}
+
+impl Config {
+    /// The defaults.
+    pub fn new(server: ServerId, cluster: String, topology: Topology) -> Config {
+        Config {
+            server,
+            cluster,
+            topology,
+            partitioner: Partitioner::ByteOrdered,
+            addresses: BTreeMap::new(),
+            accept_loss: false,
+            first_request: 0,
+            timeout: Duration::from_secs(2),
+            ping_interval: Duration::from_millis(250),
+            silence: Duration::from_secs(1),
+            repair_interval: Duration::from_secs(10),
+            max_calls: 10_000,
+            max_hints: 1_000_000,
+            max_hint_bytes: 256 << 20,
+            cells: StoreOptions { memory: 256 << 20, dead_percent: 50 },
+            hints: StoreOptions { memory: 16 << 20, dead_percent: 50 },
+            flaw: None,
+        }
+    }
+}

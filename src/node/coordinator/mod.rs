@@ -1,0 +1,396 @@
+//! What a server does for the clients that ask it: it coordinates.
+//!
+//! # A write
+//!
+//! | step | at QUORUM and ALL | at ONE |
+//! |---|---|---|
+//! | 0 | fewer alive than required: *unavailable*, nothing is sent | the same |
+//! | 1 | ask the replicas which version they hold; as many as required must answer, else *unavailable* | – |
+//! | 2 | absorb the newest answer into the clock, take one tick: that is the version | take a tick |
+//! | 3 | send the cell to all replicas; as many as required hold it durably: *success* | one suffices |
+//! | 4 | the deadline passes, or no more can answer: *unknown*, with the version as ticket | the same |
+//!
+//! After the answer the write goes on until every replica has answered or the deadline has passed; whom it has
+//! not reached gets a hint. A replica that holds something newer, durably, counts: this write was overtaken by a
+//! concurrent one. A write that failed is never undone, for a reader may have seen it, and never sent again
+//! under another version, for it might then be seen twice.
+//!
+//! # A read
+//!
+//! One replica is asked for its cell, the others for their versions. Once as many as required have answered, the
+//! newest version among them is the answer, if as many as required hold it; else it is first written back to
+//! them. That a majority holds what is answered is what makes two reads in a row never go back in time. Whoever
+//! answers later with something older is repaired behind the scenes.
+//!
+//! This is the register of Attiya, Bar-Noy and Dolev (1995) with the second round of Lynch and Shvartsman (1997)
+//! for many writers. What counts as an answer is in [`tally`].
+//!
+//! # What is left out
+//!
+//! One-round writes, which need two more rules to be right, and compare-and-set: both come later.
+
+mod read;
+mod scan;
+mod tally;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::read::Read;
+use self::scan::Scan;
+pub(super) use self::scan::ScanPart;
+use self::write::Write;
+use super::Config;
+use super::turn::{OperationId, Roster, Turn};
+use crate::model::{
+    CallId, Cell, Content, Epoch, FAR_FUTURE, Failure, Instant, Invalid, Key, Level, PeerReply,
+    PreparedPut, ServerId, Version,
+};
+
+/// Where a key lies and who keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The key's place in the order.
+    pub(super) key: Key,
+    /// Of its range.
+    pub(super) epoch: Epoch,
+    /// In order of preference.
+    pub(super) replicas: Vec<ServerId>,
+    /// Where its range ends, exclusive.
+    pub(super) end: Option<Key>,
+}
+
+impl Place {
+    fn of(config: &Config, key: Key) -> Place {
+        let range = config.topology.range_of(&key);
+        let (epoch, replicas, end) = (range.epoch, range.replicas.clone(), range.end.clone());
+        Place { key, epoch, replicas, end }
+    }
+
+    /// Replicas that may be counted on.
+    fn alive(&self, roster: &dyn Roster) -> usize {
+        self.replicas.iter().filter(|replica| roster.alive(**replica)).count()
+    }
+}
+
+/// A write has ended without these replicas.
+#[derive(Clone, Debug)]
+pub(super) struct Missed {
+    pub(super) key: Key,
+    pub(super) cell: Cell,
+    pub(super) replicas: Vec<ServerId>,
+}
+
+#[derive(Debug)]
+enum Operation {
+    Write(Write),
+    Read(Read),
+    Scan(Scan),
+}
+
+/// All operations of clients in flight.
+#[derive(Debug, Default)]
+pub(super) struct Coordinator {
+    operations: BTreeMap<OperationId, (Instant, Operation)>,
+    /// The moments at which operations want to be looked at; the same as in `operations`.
+    deadlines: BTreeSet<(Instant, OperationId)>,
+    /// Operations whose client still waits.
+    unanswered: usize,
+    /// Writes that wait for a greater clock ceiling.
+    clock_waiters: BTreeSet<OperationId>,
+    next_operation: u64,
+}
+
+impl Coordinator {
+    /// Calls that clients wait for.
+    pub(super) fn calls(&self) -> usize {
+        self.unanswered
+    }
+
+    pub(super) fn put(
+        &mut self,
+        turn: &mut Turn<'_>,
+        call: CallId,
+        put: PreparedPut,
+    ) -> Option<Missed> {
+        let PreparedPut { key, content, level, timeout, ticket } = put;
+        if let Some(version) = ticket
+            && !is_plausible(version, turn.now.wall)
+        {
+            turn.out.answer(call, Err(Failure::Invalid(Invalid::Ticket)));
+            return None;
+        }
+        let deadline = turn.now.instant + timeout.unwrap_or(turn.config.timeout);
+        self.write(turn, call, key, level, deadline, Some(content), ticket)
+    }
+
+    pub(super) fn prepare(
+        &mut self,
+        turn: &mut Turn<'_>,
+        call: CallId,
+        key: Key,
+        level: Level,
+        deadline: Instant,
+    ) {
+        self.write(turn, call, key, level, deadline, None, None);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one write's parts, each of its own type")]
+    fn write(
+        &mut self,
+        turn: &mut Turn<'_>,
+        call: CallId,
+        key: Key,
+        level: Level,
+        deadline: Instant,
+        content: Option<Content>,
+        ticket: Option<Version>,
+    ) -> Option<Missed> {
+        let id = self.allot();
+        let place = Place::of(turn.config, turn.config.partitioner.place(&key));
+        match Write::start(turn, id, call, place, level, deadline, content, ticket) {
+            Ok(write) => self.admit(turn, id, deadline, Operation::Write(write)),
+            Err(failure) => {
+                turn.out.count("writes_refused");
+                turn.out.answer(call, Err(failure));
+                None
+            }
+        }
+    }
+
+    pub(super) fn get(
+        &mut self,
+        turn: &mut Turn<'_>,
+        call: CallId,
+        key: Key,
+        level: Level,
+        deadline: Instant,
+    ) {
+        let id = self.allot();
+        let place = Place::of(turn.config, turn.config.partitioner.place(&key));
+        match Read::start(turn, id, call, place, level, deadline) {
+            Ok(read) => {
+                self.admit(turn, id, read.next_deadline(), Operation::Read(read));
+            }
+            Err(failure) => {
+                turn.out.count("reads_refused");
+                turn.out.answer(call, Err(failure));
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one scan's parts, each of its own type")]
+    pub(super) fn scan(
+        &mut self,
+        turn: &mut Turn<'_>,
+        call: CallId,
+        from: Key,
+        to: Option<Key>,
+        limit: usize,
+        level: Level,
+        deadline: Instant,
+    ) {
+        let id = self.allot();
+        let invalid = if !turn.config.partitioner.keeps_order() {
+            Some(Invalid::UnorderedScan)
+        } else if to.as_ref().is_some_and(|to| *to <= from) {
+            Some(Invalid::EmptyRange)
+        } else {
+            None
+        };
+        let started = match invalid {
+            Some(invalid) => Err(Failure::Invalid(invalid)),
+            None => Scan::start(turn, id, call, from, to, limit, level, deadline),
+        };
+        match started {
+            Ok(scan) => {
+                self.admit(turn, id, scan.deadline(), Operation::Scan(scan));
+            }
+            Err(failure) => {
+                turn.out.count("reads_refused");
+                turn.out.answer(call, Err(failure));
+            }
+        }
+    }
+
+    /// A replica has answered a scan.
+    pub(super) fn on_scan_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        from: ServerId,
+        part: &ScanPart,
+        reply: &PeerReply,
+    ) {
+        self.with(turn, id, |operation, turn| match operation {
+            Operation::Scan(scan) => scan.on_reply(turn, id, from, part, reply),
+            Operation::Write(_) | Operation::Read(_) => {}
+        });
+    }
+
+    /// A replica has answered a write or a read.
+    pub(super) fn on_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        from: ServerId,
+        reply: &PeerReply,
+    ) -> Option<Missed> {
+        self.with(turn, id, |operation, turn| match operation {
+            Operation::Write(write) => write.on_reply(turn, id, from, reply),
+            Operation::Read(read) => read.on_reply(turn, id, from, reply),
+            Operation::Scan(_) => {}
+        })
+    }
+
+    /// A replica will not answer.
+    pub(super) fn on_missed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        replica: ServerId,
+    ) -> Option<Missed> {
+        self.with(turn, id, |operation, turn| match operation {
+            Operation::Write(write) => write.on_missed(turn, id, replica),
+            Operation::Read(read) => read.on_missed(turn, id, replica),
+            Operation::Scan(scan) => scan.on_missed(turn, id, replica),
+        })
+    }
+
+    /// A greater clock ceiling is durable: writes that waited for it go on.
+    pub(super) fn on_clock(&mut self, turn: &mut Turn<'_>) -> Vec<Missed> {
+        let ids: Vec<_> = self.clock_waiters.iter().copied().collect();
+        ids.into_iter()
+            .filter_map(|id| {
+                self.with(turn, id, |operation, turn| {
+                    if let Operation::Write(write) = operation {
+                        write.on_clock(turn, id);
+                    }
+                })
+            })
+            .collect()
+    }
+
+    /// Some write waits for a greater clock ceiling.
+    pub(super) fn awaits_clock(&self) -> bool {
+        !self.clock_waiters.is_empty()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn on_time(&mut self, turn: &mut Turn<'_>) -> Vec<Missed> {
+        let mut missed = Vec::new();
+        while let Some((at, id)) = self.deadlines.first().copied()
+            && at <= turn.now.instant
+        {
+            missed.extend(self.with(turn, id, |operation, turn| match operation {
+                Operation::Write(write) => write.on_deadline(turn),
+                Operation::Read(read) => read.on_time(turn, id),
+                Operation::Scan(scan) => scan.on_deadline(turn),
+            }));
+            if self.deadlines.first() == Some(&(at, id)) {
+                // Its moment has come and nothing else is planned for it.
+                missed.extend(self.end(turn.config.server, id));
+            }
+        }
+        missed
+    }
+
+    fn allot(&mut self) -> OperationId {
+        self.next_operation += 1;
+        OperationId(self.next_operation)
+    }
+
+    fn admit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        at: Instant,
+        operation: Operation,
+    ) -> Option<Missed> {
+        self.unanswered += 1;
+        self.operations.insert(id, (at, operation));
+        self.deadlines.insert((at, id));
+        self.settle(turn, id, false)
+    }
+
+    /// Lets one operation take something in, and sees to what has become of it.
+    fn with(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        act: impl FnOnce(&mut Operation, &mut Turn<'_>),
+    ) -> Option<Missed> {
+        let (_, operation) = self.operations.get_mut(&id)?;
+        let was_answered = operation.is_answered();
+        act(operation, turn);
+        self.settle(turn, id, was_answered)
+    }
+
+    fn settle(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        was_answered: bool,
+    ) -> Option<Missed> {
+        let (at, operation) = self.operations.get_mut(&id)?;
+        if operation.is_answered() && !was_answered {
+            self.unanswered -= 1;
+        }
+        if operation.is_over() {
+            return self.end(turn.config.server, id);
+        }
+        if let Operation::Write(write) = operation {
+            if write.awaits_clock() {
+                self.clock_waiters.insert(id);
+            } else {
+                self.clock_waiters.remove(&id);
+            }
+        }
+        if let Operation::Read(read) = operation {
+            let next = read.next_deadline();
+            if next != *at {
+                self.deadlines.remove(&(*at, id));
+                self.deadlines.insert((next, id));
+                *at = next;
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, me: ServerId, id: OperationId) -> Option<Missed> {
+        let (at, operation) = self.operations.remove(&id)?;
+        self.deadlines.remove(&(at, id));
+        self.clock_waiters.remove(&id);
+        match operation {
+            Operation::Write(write) => write.end(me),
+            Operation::Read(_) | Operation::Scan(_) => None,
+        }
+    }
+}
+
+impl Operation {
+    fn is_answered(&self) -> bool {
+        match self {
+            Operation::Write(write) => write.is_answered(),
+            Operation::Read(read) => read.is_answered(),
+            Operation::Scan(scan) => scan.is_over(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Operation::Write(write) => write.is_over(),
+            Operation::Read(read) => read.is_over(),
+            Operation::Scan(scan) => scan.is_over(),
+        }
+    }
+}
+
+/// Whether a server of this cluster can have issued the version: not from the far future, nor from before time.
+fn is_plausible(version: Version, wall: i64) -> bool {
+    let latest = wall.saturating_add(FAR_FUTURE.as_micros() as i64);
+    version.time > 0 && version.time <= latest
+}

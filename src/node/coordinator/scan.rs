@@ -1,0 +1,356 @@
+//! One ordered scan in flight.
+//!
+//! Range after range, page after page: a page is asked of the range's replicas, and of the answers of as many as
+//! the level requires the newest cell of each key is taken. A key on which they differ is written back before it
+//! is answered, as a get would do. An answer that was cut short says nothing of the keys behind its last one, so
+//! a page is merged only up to the smallest last key of a cut answer.
+//!
+//! Each key is thus a get at the level, some time during the call; the scan as a whole is no snapshot.
+
+use std::collections::BTreeMap;
+
+use super::super::turn::{OperationId, Origin, Turn};
+use super::Place;
+use super::tally::Tally;
+use crate::model::{
+    CallId, Cell, ClientResponse, Content, Failure, Instant, Key, Level, PageEntry, PeerAnswer,
+    PeerReply, PeerRequest, ScanEntry, ServerId, Version,
+};
+
+/// Keys asked of a replica at once, at most: tombstones may lie between live ones.
+const PAGE_ENTRIES: usize = 512;
+/// Bytes asked of a replica at once.
+const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of keys and values answered in one call; a value longer than that comes alone.
+const ANSWER_BYTES: usize = 4 << 20;
+/// Pages one call goes through before it answers with what it has: a stretch of tombstones ends.
+const PAGES: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// `None` once it has been answered.
+    call: Option<CallId>,
+    level: Level,
+    deadline: Instant,
+    /// End, exclusive.
+    to: Option<Key>,
+    limit: usize,
+    entries: Vec<ScanEntry>,
+    bytes: usize,
+    pages: usize,
+    /// Where the present page begins.
+    cursor: Key,
+    /// The range it lies in.
+    place: Place,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Gathering(Tally<Page>),
+    /// Keys of the page, newest cell each, some of which must first be held by a majority.
+    WritingBack {
+        cells: Vec<(Key, Cell)>,
+        open: BTreeMap<Key, (Version, Tally<Version>)>,
+        rest: Rest,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Page {
+    entries: BTreeMap<Key, (Version, Content)>,
+    /// Nothing is known of keys behind this one.
+    known_to: Option<Key>,
+}
+
+/// What of a scan was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) enum ScanPart {
+    /// The page with this number.
+    Page(usize),
+    /// That this key be held.
+    Back(Key),
+}
+
+/// Where a merged page ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rest {
+    /// At this key, exclusive; more of the range follows.
+    From(Key),
+    /// With the range.
+    NextRange,
+}
+
+impl Scan {
+    #[expect(clippy::too_many_arguments, reason = "one scan's parts, each of its own type")]
+    pub(super) fn start(
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        call: CallId,
+        from: Key,
+        to: Option<Key>,
+        limit: usize,
+        level: Level,
+        deadline: Instant,
+    ) -> Result<Scan, Failure> {
+        let place = Place::of(turn.config, from.clone());
+        let phase = Phase::Gathering(Tally::new(&place.replicas, 0));
+        let mut scan = Scan {
+            call: Some(call),
+            level,
+            deadline,
+            to,
+            limit,
+            entries: Vec::new(),
+            bytes: 0,
+            pages: 0,
+            cursor: from,
+            place,
+            phase,
+        };
+        scan.ask(turn, id)?;
+        Ok(scan)
+    }
+
+    pub(super) fn on_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: OperationId,
+        from: ServerId,
+        part: &ScanPart,
+        reply: &PeerReply,
+    ) {
+        match (&mut self.phase, &reply.answer) {
+            // Of a former page.
+            (_, PeerAnswer::Page { .. }) if *part != ScanPart::Page(self.pages) => return,
+            (Phase::Gathering(tally), PeerAnswer::Page { entries, truncated }) => {
+                match Page::new(entries, *truncated) {
+                    Some(page) => tally.answer(from, &reply.sender, page),
+                    None => tally.miss(from),
+                }
+            }
+            (Phase::Gathering(tally), _) if *part == ScanPart::Page(self.pages) => tally.miss(from),
+            (Phase::WritingBack { open, .. }, answer) => {
+                let ScanPart::Back(key) = part else { return };
+                let Some((version, tally)) = open.get_mut(key) else { return };
+                match answer {
+                    PeerAnswer::Stored { current } if *current >= *version => {
+                        tally.answer(from, &reply.sender, *current);
+                    }
+                    _ => tally.miss(from),
+                }
+            }
+            (Phase::Gathering(_), _) => return,
+        }
+        self.advance(turn, id);
+    }
+
+    pub(super) fn on_missed(&mut self, turn: &mut Turn<'_>, id: OperationId, replica: ServerId) {
+        match &mut self.phase {
+            Phase::Gathering(tally) => tally.miss(replica),
+            Phase::WritingBack { open, .. } => {
+                open.values_mut().for_each(|(_, tally)| tally.miss(replica));
+            }
+        }
+        self.advance(turn, id);
+    }
+
+    pub(super) fn on_deadline(&mut self, turn: &mut Turn<'_>) {
+        let received = match &self.phase {
+            Phase::Gathering(tally) => tally.received(turn.roster),
+            Phase::WritingBack { open, .. } => {
+                open.values().map(|(_, tally)| tally.received(turn.roster)).min().unwrap_or(0)
+            }
+        };
+        let failure = self.timed_out(received);
+        self.fail(turn, failure);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.call.is_none()
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Asks for the page at the cursor.
+    fn ask(&mut self, turn: &mut Turn<'_>, id: OperationId) -> Result<(), Failure> {
+        self.pages += 1;
+        let required = self.level.required(self.place.replicas.len());
+        let alive = self.place.alive(turn.roster);
+        if alive < required {
+            return Err(Failure::Unavailable { level: self.level, required, alive });
+        }
+        let end = [self.place.end.as_ref(), self.to.as_ref()].into_iter().flatten().min().cloned();
+        let me = turn.config.server;
+        let mut tally = Tally::new(&self.place.replicas, required);
+        let mut replicas = self.place.replicas.clone();
+        replicas.sort_by_key(|replica| (*replica != me, !turn.roster.alive(*replica)));
+        for (position, replica) in replicas.into_iter().enumerate() {
+            // ONE asks one; the others ask everyone and take the first answers.
+            let wanted = self.level != Level::One || position == 0;
+            if wanted && turn.roster.reachable(replica) {
+                let request = PeerRequest::Page {
+                    from: self.cursor.clone(),
+                    to: end.clone(),
+                    epoch: self.place.epoch,
+                    max_entries: PAGE_ENTRIES.min(self.limit - self.entries.len() + 1),
+                    max_bytes: PAGE_BYTES,
+                    with_values: true,
+                };
+                let origin = Origin::ScanPage(id, self.pages);
+                turn.out.ask(replica, origin, request, self.deadline);
+            } else {
+                tally.miss(replica);
+            }
+        }
+        self.phase = Phase::Gathering(tally);
+        Ok(())
+    }
+
+    fn advance(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        if self.call.is_none() {
+            return;
+        }
+        if let Phase::Gathering(tally) = &self.phase {
+            if !tally.is_met(turn.roster) {
+                if tally.is_hopeless(turn.roster) {
+                    let received = tally.received(turn.roster);
+                    let failure = self.timed_out(received);
+                    self.fail(turn, failure);
+                }
+                return;
+            }
+            self.merge(turn, id);
+        }
+        let Phase::WritingBack { open, .. } = &mut self.phase else { return };
+        open.retain(|_, (_, tally)| !tally.is_met(turn.roster));
+        if let Some((_, tally)) = open.values().find(|(_, tally)| tally.is_hopeless(turn.roster)) {
+            let received = tally.received(turn.roster);
+            let failure = self.timed_out(received);
+            self.fail(turn, failure);
+            return;
+        }
+        if open.is_empty() {
+            self.take(turn, id);
+        }
+    }
+
+    /// Takes the newest cell of each key from the answers that count, and writes back where they differ.
+    fn merge(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let Phase::Gathering(tally) = &self.phase else { return };
+        let pages: Vec<_> = tally.votes(turn.roster).collect();
+        let known_to = pages.iter().filter_map(|(_, page)| page.known_to.as_ref()).min().cloned();
+        let mut newest: BTreeMap<&Key, (Version, &Content)> = BTreeMap::new();
+        for (key, (version, content)) in pages.iter().flat_map(|(_, page)| &page.entries) {
+            if known_to.as_ref().is_some_and(|last| key > last) {
+                continue;
+            }
+            let slot = newest.entry(key).or_insert((*version, content));
+            if *version > slot.0 {
+                *slot = (*version, content);
+            }
+        }
+        let required = self.level.required(self.place.replicas.len());
+        let mut cells = Vec::with_capacity(newest.len());
+        let mut open = BTreeMap::new();
+        for (key, (version, content)) in newest {
+            let holds = |page: &&Page| page.entries.get(key).is_some_and(|(v, _)| *v == version);
+            let holders = pages.iter().map(|(_, page)| *page).filter(holds).count();
+            let cell = Cell { version, content: content.clone() };
+            if holders < required {
+                open.insert(key.clone(), (version, Tally::new(&self.place.replicas, required)));
+            }
+            cells.push((key.clone(), cell));
+        }
+        for (key, cell) in &cells {
+            let Some((_, tally)) = open.get_mut(key) else { continue };
+            turn.out.count("reads_written_back");
+            for replica in &self.place.replicas {
+                if turn.roster.reachable(*replica) {
+                    let (key, epoch) = (key.clone(), self.place.epoch);
+                    let origin = Origin::ScanBack(id, key.clone());
+                    let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
+                    turn.out.ask(*replica, origin, request, self.deadline);
+                } else {
+                    tally.miss(*replica);
+                }
+            }
+        }
+        let rest = known_to.map_or(Rest::NextRange, |last| Rest::From(last.successor()));
+        self.phase = Phase::WritingBack { cells, open, rest };
+    }
+
+    /// The page's cells may be answered now.
+    fn take(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let Phase::WritingBack { cells, rest, .. } = &mut self.phase else { return };
+        let (cells, rest) = (std::mem::take(cells), rest.clone());
+        for (key, cell) in cells {
+            let Content::Value(value) = cell.content else { continue };
+            let bytes = key.as_bytes().len() + value.len();
+            let full = self.entries.len() >= self.limit
+                || !self.entries.is_empty() && self.bytes + bytes > ANSWER_BYTES;
+            if full {
+                self.finish(turn, Some(key));
+                return;
+            }
+            self.bytes += bytes;
+            self.entries.push(ScanEntry { key, value, version: cell.version });
+        }
+        let next = match rest {
+            Rest::From(key) => Some(key),
+            Rest::NextRange => self.place.end.clone(),
+        };
+        let next = next.filter(|next| self.to.as_ref().is_none_or(|to| next < to));
+        let Some(next) = next else {
+            self.finish(turn, None);
+            return;
+        };
+        if self.entries.len() >= self.limit || self.pages >= PAGES {
+            self.finish(turn, Some(next));
+            return;
+        }
+        self.cursor = next;
+        self.place = Place::of(turn.config, self.cursor.clone());
+        match self.ask(turn, id) {
+            Ok(()) => self.advance(turn, id),
+            Err(failure) => self.fail(turn, failure),
+        }
+    }
+
+    fn finish(&mut self, turn: &mut Turn<'_>, next: Option<Key>) {
+        let Some(call) = self.call.take() else { return };
+        turn.out.count("scans_ok");
+        let entries = std::mem::take(&mut self.entries);
+        turn.out.answer(call, Ok(ClientResponse::Scan { entries, next }));
+    }
+
+    /// What was read before is worth more than the failure: the next call will meet it again.
+    fn fail(&mut self, turn: &mut Turn<'_>, failure: Failure) {
+        if !self.entries.is_empty() {
+            self.finish(turn, Some(self.cursor.clone()));
+            return;
+        }
+        let Some(call) = self.call.take() else { return };
+        turn.out.count("scans_failed");
+        turn.out.answer(call, Err(failure));
+    }
+
+    fn timed_out(&self, received: usize) -> Failure {
+        let required = self.level.required(self.place.replicas.len());
+        Failure::TimedOut { level: self.level, required, received, version: None }
+    }
+}
+
+impl Page {
+    /// `None` if an entry lacks its content, which must not be taken for a tombstone.
+    fn new(entries: &[PageEntry], truncated: bool) -> Option<Page> {
+        let known_to = if truncated { entries.last().map(|entry| entry.key.clone()) } else { None };
+        let entry =
+            |entry: &PageEntry| Some((entry.key.clone(), (entry.version, entry.content.clone()?)));
+        let entries = entries.iter().map(entry).collect::<Option<_>>()?;
+        Some(Page { entries, known_to })
+    }
+}

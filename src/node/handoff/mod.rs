@@ -1,0 +1,410 @@
+//! Hinted handoff: cells for replicas that were away.
+//!
+//! The coordinator of a write keeps, for each replica it did not reach, a *hint*: the cell, under the target and
+//! the key, newest version only, in a log of its own. Whenever the target can be reached, hints are sent to it in
+//! key order, a window at a time, and each is forgotten once the target has acknowledged it or something newer.
+//! Delivery is an ordinary store: order and repetition do no harm, and a cell that came in meanwhile is not lost,
+//! for the erasure names the version it covers.
+//!
+//! # What it does not promise
+//!
+//! A hint never counts as an acknowledgement, and is not synced before the client is answered: a coordinator that
+//! dies leaves none, and the comparison of ranges ([`super::repair`]) finds the difference. Hints are bounded; past
+//! the bound a *mark* (target, range), kept durably as well, takes their place, and that range is then compared
+//! with the target when it is back. Nothing is dropped silently.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::Urgency;
+use super::turn::{Origin, Turn};
+use crate::model::{
+    Cell, Content, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Version,
+};
+use crate::storage::{Completion, News, Store, StoreStats, Ticket, Whereabouts};
+
+/// Hints under way to one target at once.
+const WINDOW: usize = 64;
+/// Bytes of values under way to one target at once, if more than one hint is.
+const WINDOW_BYTES: usize = 4 << 20;
+/// After a target has not taken a hint, how long until the next try.
+const BACK_OFF: Duration = Duration::from_millis(250);
+/// A hint without an answer for so long is sent again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// First byte of a key in the hint log: what it is.
+const HINT: u8 = 0;
+const MARK: u8 = 1;
+
+/// Hints and marks of this server.
+#[derive(Debug)]
+pub(super) struct Handoff {
+    store: Store,
+    targets: BTreeMap<ServerId, Target>,
+    /// What a load from disk is for.
+    loads: BTreeMap<Ticket, (ServerId, Key)>,
+}
+
+/// One server that hints wait for.
+#[derive(Debug, Default)]
+struct Target {
+    /// Durable hints.
+    hints: u64,
+    /// Ranges, by start, to be compared once it is back, and the mark's version.
+    marks: BTreeMap<Key, Version>,
+    /// Places of the hints under way, with the bytes of each value.
+    flying: BTreeMap<Key, usize>,
+    /// Hints before this place have been sent in this round.
+    cursor: Option<Key>,
+    /// Not before.
+    retry_at: Option<Instant>,
+}
+
+impl Handoff {
+    pub(super) fn new(store: Store) -> Handoff {
+        let mut targets: BTreeMap<ServerId, Target> = BTreeMap::new();
+        for (key, version, _) in store.range(Bound::Unbounded, Bound::Unbounded) {
+            match parse(key) {
+                Some((HINT, target, _)) => targets.entry(target).or_default().hints += 1,
+                Some((MARK, target, start)) => {
+                    targets.entry(target).or_default().marks.insert(start, version);
+                }
+                Some(_) | None => {}
+            }
+        }
+        Handoff { store, targets, loads: BTreeMap::new() }
+    }
+
+    /// Keeps a cell for a replica that has not acknowledged it.
+    pub(super) fn add(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key, cell: &Cell) {
+        let entry = self.targets.entry(target).or_default();
+        let key = hint_key(target, place);
+        let full = entry.hints >= turn.config.max_hints as u64
+            || self.store.stats().log_bytes >= turn.config.max_hint_bytes as u64;
+        if full && self.store.version(&key).is_zero() {
+            self.mark(turn, target, place);
+            return;
+        }
+        turn.out.count("hints_kept");
+        let mut commands = Vec::new();
+        self.store.put(&key, cell, &mut commands);
+        turn.out.storage(commands);
+    }
+
+    /// Notes durably that a range must be compared with the target.
+    fn mark(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key) {
+        let start = turn.config.topology.range_of(place).start.clone();
+        let entry = self.targets.entry(target).or_default();
+        if entry.marks.contains_key(&start) {
+            return;
+        }
+        turn.out.count("hints_full");
+        let text = format!(
+            "the hints for server {target} are full; its range at '{start}' will be compared when \
+             it is back"
+        );
+        turn.out.notice(Urgency::Warning, text);
+        let version = Version { time: turn.now.wall.max(1), ..Version::ZERO };
+        entry.marks.insert(start.clone(), version);
+        let cell = Cell { version, content: Content::Tombstone };
+        let mut commands = Vec::new();
+        self.store.put(&mark_key(target, &start), &cell, &mut commands);
+        turn.out.storage(commands);
+    }
+
+    /// Ranges to be compared with this target.
+    pub(super) fn marks(&self, target: ServerId) -> BTreeSet<Key> {
+        self.targets
+            .get(&target)
+            .map(|entry| entry.marks.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// The comparison that a mark asked for is done.
+    pub(super) fn unmark(&mut self, turn: &mut Turn<'_>, target: ServerId, start: &Key) {
+        let Some(entry) = self.targets.get_mut(&target) else { return };
+        let Some(version) = entry.marks.remove(start) else { return };
+        let mut commands = Vec::new();
+        self.store.erase(&mark_key(target, start), version, &mut commands);
+        turn.out.storage(commands);
+    }
+
+    /// Durable hints for this target.
+    pub(super) fn count(&self, target: ServerId) -> u64 {
+        self.targets.get(&target).map_or(0, |entry| entry.hints)
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    /// Hints for this target from a place on: for an inspector.
+    pub(super) fn inspect(
+        &self,
+        target: ServerId,
+        from: &Key,
+        limit: usize,
+    ) -> (Vec<(Key, Cell)>, bool) {
+        let from = hint_key(target, from);
+        let mut entries = Vec::new();
+        for (key, version, whereabouts) in
+            self.store.range(Bound::Included(&from), Bound::Unbounded)
+        {
+            let Some((HINT, owner, place)) = parse(key) else { break };
+            if owner != target {
+                break;
+            }
+            if entries.len() == limit {
+                return (entries, true);
+            }
+            let content = match whereabouts {
+                Whereabouts::Memory(content) => content,
+                // Shown without its bytes: an inspection does not push live values out of memory.
+                Whereabouts::Disk(_) => Content::Value(bytes::Bytes::new()),
+            };
+            entries.push((place, Cell { version, content }));
+        }
+        (entries, false)
+    }
+
+    /// The target can be reached (again): begin at once, from the start.
+    pub(super) fn on_link_up(&mut self, turn: &mut Turn<'_>, target: ServerId) {
+        if let Some(entry) = self.targets.get_mut(&target) {
+            entry.retry_at = None;
+            entry.cursor = None;
+            entry.flying.clear();
+        }
+        self.pump(turn, target);
+    }
+
+    /// The target has answered a hint.
+    pub(super) fn on_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        target: ServerId,
+        place: &Key,
+        reply: &PeerReply,
+    ) {
+        let Some(entry) = self.targets.get_mut(&target) else { return };
+        entry.flying.remove(place);
+        match &reply.answer {
+            PeerAnswer::Stored { current } => {
+                let key = hint_key(target, place);
+                let held = self.store.version(&key);
+                if !held.is_zero() && held <= *current {
+                    entry.hints = entry.hints.saturating_sub(1);
+                    turn.out.count("hints_delivered");
+                }
+                let mut commands = Vec::new();
+                self.store.erase(&key, *current, &mut commands);
+                turn.out.storage(commands);
+                self.pump(turn, target);
+            }
+            _ => self.back_off(turn, target),
+        }
+    }
+
+    /// The target will not answer a hint.
+    pub(super) fn on_missed(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key) {
+        if let Some(entry) = self.targets.get_mut(&target) {
+            entry.flying.remove(place);
+        }
+        self.back_off(turn, target);
+    }
+
+    /// A storage command of the hints' log was carried out.
+    pub(super) fn on_completion(&mut self, turn: &mut Turn<'_>, completion: Completion) {
+        let mut commands = Vec::new();
+        let news = self.store.complete(completion, &mut commands);
+        turn.out.storage(commands);
+        match news {
+            Some(News::Published { key, before, now, .. }) => {
+                let Some((HINT, target, _)) = parse(&key) else { return };
+                if before.is_zero() && !now.is_zero() {
+                    self.targets.entry(target).or_default().hints += 1;
+                }
+                self.pump(turn, target);
+            }
+            Some(News::Rejected { key, .. }) => {
+                if let Some((HINT, target, place)) = parse(&key) {
+                    // Nowhere to keep it. The mark may not be durable either; the comparison that runs all the
+                    // time does not need it.
+                    self.mark(turn, target, &place);
+                }
+            }
+            Some(News::Loaded { ticket, key, cell }) => {
+                debug_assert!(parse(&key).is_some(), "only hints are loaded");
+                if let Some((target, place)) = self.loads.remove(&ticket) {
+                    send(turn, target, &place, cell);
+                }
+            }
+            Some(News::Damaged { ticket }) => {
+                turn.out.count("hints_damaged");
+                let text = "a hint could not be read back; its range will be compared instead";
+                turn.out.notice(Urgency::Warning, text.to_owned());
+                if let Some((target, place)) = ticket.and_then(|ticket| self.loads.remove(&ticket))
+                {
+                    self.give_up(turn, target, &place);
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.targets.values().filter_map(|entry| entry.retry_at).min()
+    }
+
+    pub(super) fn on_time(&mut self, turn: &mut Turn<'_>) {
+        let due: Vec<_> = self
+            .targets
+            .iter()
+            .filter(|(_, entry)| entry.retry_at.is_some_and(|at| at <= turn.now.instant))
+            .map(|(target, _)| *target)
+            .collect();
+        for target in due {
+            if let Some(entry) = self.targets.get_mut(&target) {
+                entry.retry_at = None;
+                entry.cursor = None;
+                entry.flying.clear();
+            }
+            self.pump(turn, target);
+        }
+    }
+
+    /// Puts a mark in the place of a hint that cannot be delivered.
+    fn give_up(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key) {
+        self.mark(turn, target, place);
+        let key = hint_key(target, place);
+        let mut commands = Vec::new();
+        self.store.erase(&key, self.store.version(&key), &mut commands);
+        turn.out.storage(commands);
+        if let Some(entry) = self.targets.get_mut(&target) {
+            entry.flying.remove(place);
+            entry.hints = entry.hints.saturating_sub(1);
+        }
+    }
+
+    fn back_off(&mut self, turn: &mut Turn<'_>, target: ServerId) {
+        if let Some(entry) = self.targets.get_mut(&target) {
+            entry.retry_at = Some(turn.now.instant + BACK_OFF);
+        }
+    }
+
+    /// Sends hints until the window is full. Ends a round at the last hint and begins the next when all are
+    /// answered: hints that came in behind the cursor are in that one.
+    fn pump(&mut self, turn: &mut Turn<'_>, target: ServerId) {
+        let Some(entry) = self.targets.get_mut(&target) else { return };
+        if entry.hints == 0 {
+            (entry.cursor, entry.retry_at) = (None, None);
+            return;
+        }
+        if !turn.roster.reachable(target) {
+            entry.retry_at = None;
+            return;
+        }
+        // Replaced by whatever comes first: an answer, or the end of patience.
+        let waiting = entry.retry_at.is_some_and(|at| at > turn.now.instant);
+        let backing_off = waiting && entry.flying.is_empty();
+        if backing_off {
+            return;
+        }
+        let mut bytes: usize = entry.flying.values().sum();
+        let mut to_load = Vec::new();
+        loop {
+            let from = match &entry.cursor {
+                Some(cursor) => hint_key(target, cursor),
+                None => hint_key(target, &Key::bound("")),
+            };
+            let bound = match &entry.cursor {
+                Some(_) => Bound::Excluded(&from),
+                None => Bound::Included(&from),
+            };
+            let room = WINDOW - entry.flying.len().min(WINDOW);
+            let mut last = None;
+            let mut sent = 0;
+            let mut exhausted = true;
+            for (key, version, whereabouts) in self.store.range(bound, Bound::Unbounded) {
+                let Some((HINT, owner, place)) = parse(key) else { break };
+                if owner != target {
+                    break;
+                }
+                if sent >= room || bytes >= WINDOW_BYTES {
+                    exhausted = false;
+                    break;
+                }
+                last = Some(place.clone());
+                if entry.flying.contains_key(&place) {
+                    continue;
+                }
+                let length = match whereabouts {
+                    Whereabouts::Memory(content) => {
+                        let length = content.len();
+                        send(turn, target, &place, Cell { version, content });
+                        length
+                    }
+                    Whereabouts::Disk(at) => {
+                        to_load.push(key.clone());
+                        at.length as usize
+                    }
+                };
+                entry.flying.insert(place, length);
+                bytes += length;
+                sent += 1;
+            }
+            if let Some(last) = last {
+                entry.cursor = Some(last);
+            }
+            if exhausted && entry.flying.is_empty() && entry.cursor.is_some() {
+                // The round is over; what is left came in behind the cursor.
+                entry.cursor = None;
+                continue;
+            }
+            break;
+        }
+        entry.retry_at = (!entry.flying.is_empty()).then(|| turn.now.instant + PATIENCE);
+        let mut commands = Vec::new();
+        for key in to_load {
+            if let (Some(ticket), Some((_, _, place))) =
+                (self.store.load(&key, &mut commands), parse(&key))
+            {
+                self.loads.insert(ticket, (target, place));
+            }
+        }
+        turn.out.storage(commands);
+    }
+}
+
+fn send(turn: &mut Turn<'_>, target: ServerId, place: &Key, cell: Cell) {
+    let epoch = turn.config.topology.range_of(place).epoch;
+    let request = PeerRequest::Store { key: place.clone(), epoch, cell };
+    let expires = turn.now.instant + PATIENCE;
+    turn.out.ask(target, Origin::Handoff(place.clone()), request, expires);
+}
+
+fn hint_key(target: ServerId, place: &Key) -> Key {
+    log_key(HINT, target, place)
+}
+
+fn mark_key(target: ServerId, start: &Key) -> Key {
+    log_key(MARK, target, start)
+}
+
+/// What it is, for whom, then the place: hints for one target lie together, in key order.
+fn log_key(kind: u8, target: ServerId, place: &Key) -> Key {
+    let mut bytes = Vec::with_capacity(3 + place.as_bytes().len());
+    bytes.push(kind);
+    bytes.extend_from_slice(&target.0.to_be_bytes());
+    bytes.extend_from_slice(place.as_bytes());
+    Key::bound(bytes)
+}
+
+fn parse(key: &Key) -> Option<(u8, ServerId, Key)> {
+    let bytes = key.to_bytes();
+    let (kind, target) = match *bytes.get(..3)? {
+        [kind, high, low] => (kind, ServerId(u16::from_be_bytes([high, low]))),
+        _ => return None,
+    };
+    Some((kind, target, Key::bound(bytes.slice(3..))))
+}

@@ -1,0 +1,252 @@
+//! Who is there, and in which life.
+//!
+//! A peer is *alive* while its link is up and it has not left a question unanswered for longer than
+//! [`super::Config::silence`], and if it says that it votes. A crash breaks the link, so it is noticed at once; a
+//! peer that is cut off, paused or hung is noticed by its silence. Servers that share ranges ask each other for a
+//! sign of life when there is no other traffic; all others are found out when they are needed, so that nothing is
+//! done by everyone to everyone every second.
+//!
+//! Alive is a belief: it decides whether a call is worth starting, never whether it was successful.
+//!
+//! What must be remembered durably of peers, their incarnations and folders, is kept in the [`Identity`] by
+//! `node.rs`; how this server gets its own is in [`join`].
+
+pub(super) mod join;
+
+use std::collections::BTreeMap;
+
+use super::Config;
+use super::turn::{Origin, Roster, Turn};
+use crate::model::{Hello, Incarnation, Instant, PeerRequest, Remembered, Sender, ServerId};
+use crate::storage::Identity;
+
+/// Another server as seen from here.
+#[derive(Clone, Debug)]
+struct Member {
+    link: bool,
+    /// It said so when it was last heard.
+    voting: bool,
+    /// Latest life known, from itself or by hearsay.
+    incarnation: Incarnation,
+    /// When it was first asked for something since it last answered.
+    asked_at: Option<Instant>,
+    /// When it last answered. What it asks of its own accord does not count: a cut may be in one direction only.
+    heard_at: Instant,
+}
+
+/// All other servers of the topology, and this one.
+#[derive(Debug)]
+pub(super) struct Membership {
+    me: ServerId,
+    voting: bool,
+    incarnation: Incarnation,
+    members: BTreeMap<ServerId, Member>,
+    /// Those that share ranges with this server.
+    neighbours: Vec<ServerId>,
+    silence: std::time::Duration,
+    next_ping: Instant,
+}
+
+/// The roster at a moment.
+pub(super) struct RosterAt<'a> {
+    pub(super) membership: &'a Membership,
+    pub(super) now: Instant,
+}
+
+impl RosterAt<'_> {
+    /// The link is up and the server not silent, whether it votes or not.
+    pub(super) fn is_up(&self, server: ServerId) -> bool {
+        let Membership { members, silence, .. } = self.membership;
+        members.get(&server).is_some_and(|member| {
+            let silent = member.asked_at.is_some_and(|at| self.now - at > *silence);
+            member.link && !silent
+        })
+    }
+}
+
+impl Roster for RosterAt<'_> {
+    fn alive(&self, server: ServerId) -> bool {
+        if server == self.membership.me {
+            return self.membership.voting;
+        }
+        self.membership.is_voting(server) && self.is_up(server)
+    }
+
+    fn reachable(&self, server: ServerId) -> bool {
+        server == self.membership.me
+            || self.membership.members.get(&server).is_some_and(|member| member.link)
+    }
+
+    fn incarnation(&self, server: ServerId) -> Incarnation {
+        self.membership.incarnation(server)
+    }
+}
+
+impl Membership {
+    pub(super) fn new(config: &Config, identity: &Identity, now: Instant) -> Membership {
+        let me = config.server;
+        let mut servers: Vec<_> =
+            config.topology.ranges().iter().flat_map(|range| &range.replicas).copied().collect();
+        servers.extend(config.addresses.keys());
+        servers.sort();
+        servers.dedup();
+        let member = |server: ServerId| Member {
+            link: false,
+            voting: false,
+            incarnation: identity.peers.get(&server).map_or(Incarnation::NONE, |r| r.incarnation),
+            asked_at: None,
+            heard_at: now,
+        };
+        let others = servers.into_iter().filter(|server| *server != me);
+        Membership {
+            me,
+            voting: identity.voting,
+            incarnation: identity.incarnation,
+            members: others.map(|server| (server, member(server))).collect(),
+            neighbours: config.topology.neighbours(me),
+            silence: config.silence,
+            next_ping: now,
+        }
+    }
+
+    pub(super) fn servers(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.members.keys().copied()
+    }
+
+    pub(super) fn set_self(&mut self, incarnation: Incarnation, voting: bool) {
+        (self.incarnation, self.voting) = (incarnation, voting);
+    }
+
+    /// What this server says of itself and others with every answer.
+    pub(super) fn sender(&self, position: u64) -> Sender {
+        let known = |server: &ServerId| {
+            let incarnation = self.members.get(server)?.incarnation;
+            (incarnation != Incarnation::NONE).then_some((*server, incarnation))
+        };
+        Sender {
+            incarnation: self.incarnation,
+            voting: self.voting,
+            position,
+            known: self.neighbours.iter().filter_map(known).collect(),
+        }
+    }
+
+    pub(super) fn incarnation(&self, server: ServerId) -> Incarnation {
+        if server == self.me {
+            return self.incarnation;
+        }
+        self.members.get(&server).map_or(Incarnation::NONE, |member| member.incarnation)
+    }
+
+    pub(super) fn is_voting(&self, server: ServerId) -> bool {
+        self.members.get(&server).is_some_and(|member| member.voting)
+    }
+
+    /// A peer has introduced itself on a link to it.
+    pub(super) fn on_link_up(&mut self, hello: &Hello, now: Instant) {
+        let Some(member) = self.members.get_mut(&hello.server) else { return };
+        member.link = true;
+        member.heard_at = now;
+        member.asked_at = None;
+        // One that comes with less than was known of it has lost its folder.
+        member.voting = hello.voting && hello.incarnation >= member.incarnation;
+        member.incarnation = member.incarnation.max(hello.incarnation);
+    }
+
+    pub(super) fn on_link_down(&mut self, peer: ServerId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.link = false;
+        }
+    }
+
+    /// A peer has answered: it is not silent.
+    pub(super) fn on_heard(&mut self, peer: ServerId, now: Instant) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.heard_at = now;
+            member.asked_at = None;
+        }
+    }
+
+    /// Takes in what an answer says of its sender and of others. Incarnations only grow.
+    pub(super) fn on_sender(&mut self, from: ServerId, sender: &Sender) {
+        self.learn(from, sender.incarnation);
+        if let Some(member) = self.members.get_mut(&from)
+            && (sender.incarnation >= member.incarnation || sender.incarnation == Incarnation::NONE)
+        {
+            member.voting = sender.voting;
+        }
+        for (server, incarnation) in &sender.known {
+            self.learn(*server, *incarnation);
+        }
+    }
+
+    pub(super) fn learn(&mut self, server: ServerId, incarnation: Incarnation) {
+        if let Some(member) = self.members.get_mut(&server) {
+            member.incarnation = member.incarnation.max(incarnation);
+        }
+    }
+
+    /// Requests were sent in this turn to this peer.
+    pub(super) fn on_asked(&mut self, peer: ServerId, now: Instant) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.asked_at.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.next_ping
+    }
+
+    /// Asks neighbours that have been quiet for a sign of life.
+    pub(super) fn on_time(&mut self, config: &Config, now: Instant) -> Vec<ServerId> {
+        if now < self.next_ping {
+            return Vec::new();
+        }
+        self.next_ping = now + config.ping_interval;
+        let quiet = |server: &&ServerId| {
+            self.members.get(server).is_some_and(|member| {
+                // Half an interval: one that answered the last ping a moment late is asked all the same.
+                member.link && now - member.heard_at >= config.ping_interval / 2
+            })
+        };
+        self.neighbours.iter().filter(quiet).copied().collect()
+    }
+}
+
+/// Takes a peer's own word on its life into what is durably remembered. Returns whether that changed more than the
+/// position.
+pub(super) fn remember(
+    peers: &mut BTreeMap<ServerId, Remembered>,
+    server: ServerId,
+    incarnation: Incarnation,
+    folder: crate::model::FolderId,
+    position: u64,
+) -> bool {
+    if incarnation == Incarnation::NONE {
+        return false;
+    }
+    match peers.get_mut(&server) {
+        Some(remembered) if remembered.incarnation > incarnation => false,
+        Some(remembered) if remembered.incarnation == incarnation => {
+            if remembered.folder == folder {
+                remembered.position = remembered.position.max(position);
+            }
+            false
+        }
+        Some(remembered) => {
+            let replaced = remembered.replaced || remembered.folder != folder;
+            *remembered = Remembered { incarnation, folder, replaced, position };
+            true
+        }
+        None => {
+            peers.insert(server, Remembered { incarnation, folder, replaced: false, position });
+            true
+        }
+    }
+}
+
+/// A sign of life is asked for.
+pub(super) fn ping(turn: &mut Turn<'_>, peer: ServerId) {
+    let expires = turn.now.instant + turn.config.silence;
+    turn.out.ask(peer, Origin::Ping, PeerRequest::Ping, expires);
+}

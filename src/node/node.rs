@@ -1,0 +1,696 @@
+//! The node: routes, owns the parts, and carries news from one to the next. Nothing clever.
+
+use std::time::Duration;
+
+use super::coordinator::{Coordinator, Missed, ScanPart};
+use super::handoff::Handoff;
+use super::identity::{IdentityKeeper, OnSaved};
+use super::membership::join::{Decision, Join};
+use super::membership::{Membership, RosterAt, ping, remember};
+use super::repair::{Pair, Repair};
+use super::replica::{Replica, Report, cell_of};
+use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
+use super::{Config, Effect, Event, Urgency};
+use crate::model::{
+    CallId, ClientRequest, ClientResponse, Failure, FolderId, Hello, HybridClock, InspectSource,
+    Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply, PeerRequest,
+    PeerStatus, RequestId, ServerId, Status, TopologyView, ViewRange, ViewServer,
+};
+use crate::storage::{Completion, Log, Opened, Store};
+
+/// Log positions of peers are saved this often, if they have changed: an older copy of a folder is noticed by
+/// them.
+const SAVE_POSITIONS: Duration = Duration::from_secs(5);
+
+/// The protocol of one server: events in, effects out.
+///
+/// The driver's part of the contract:
+/// - `now.instant` never goes back within a node's life ([`Node::step`] asserts it); `now.wall` may do anything;
+/// - effects are performed in order; every [`Effect::Storage`] is completed by an event, unless the storage has
+///   broken; sends, replies and answers may be lost;
+/// - after [`Effect::Stop`] the node is not stepped again.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    now: Now,
+    random: u64,
+    clock: HybridClock,
+    keeper: IdentityKeeper,
+    /// While this server does not vote.
+    join: Option<Join>,
+    membership: Membership,
+    replica: Replica,
+    coordinator: Coordinator,
+    handoff: Handoff,
+    repair: Repair,
+    out: Outbox,
+    /// Peers' positions have changed since they were saved; look again then.
+    positions_changed: bool,
+    save_positions_at: Instant,
+    stopped: bool,
+}
+
+/// Lends the parts what they may see for one turn. A macro, since a method would borrow the whole node.
+macro_rules! turn {
+    ($node:ident, |$turn:ident| $body:expr) => {{
+        let roster = RosterAt { membership: &$node.membership, now: $node.now.instant };
+        let recorded = $node.join.as_ref().is_none_or(Join::is_recorded);
+        let $turn = &mut Turn {
+            now: $node.now,
+            config: &$node.config,
+            roster: &roster,
+            clock: &mut $node.clock,
+            life: recorded.then_some($node.keeper.identity.incarnation),
+            out: &mut $node.out,
+        };
+        $body
+    }};
+}
+
+impl Node {
+    /// A node over what its data folder held. `seed` feeds every random choice it makes. Effects of the start come
+    /// with the first [`Node::step`].
+    pub fn new(config: Config, opened: Opened, now: Now, seed: u64) -> Node {
+        let Opened { identity, cells, hints, damaged } = opened;
+        let membership = Membership::new(&config, &identity, now.instant);
+        let mut clock = HybridClock::new(identity.ceiling);
+        let mut out = Outbox::new(config.server, config.first_request);
+        let cells = Store::new(Log::Cells, config.cells, cells);
+        let hints = Store::new(Log::Hints, config.hints, hints);
+        let replica = {
+            let roster = RosterAt { membership: &membership, now: now.instant };
+            let (config, clock, out) = (&config, &mut clock, &mut out);
+            let turn = &mut Turn { now, config, roster: &roster, clock, life: None, out };
+            Replica::new(cells, turn)
+        };
+        let join = (!identity.voting).then(|| Join::new(&identity, now.instant));
+        // Servers that start together do not compare together.
+        let first_round = now.instant + config.repair_interval.mul_f64(fraction(seed));
+        let mut node = Node {
+            now,
+            random: seed,
+            clock,
+            keeper: IdentityKeeper::new(identity),
+            join,
+            membership,
+            replica,
+            coordinator: Coordinator::default(),
+            handoff: Handoff::new(hints),
+            repair: Repair::new(first_round),
+            out,
+            positions_changed: false,
+            save_positions_at: now.instant + SAVE_POSITIONS,
+            stopped: false,
+            config,
+        };
+        let lost: Vec<_> = damaged.iter().filter(|name| name.starts_with("cells")).collect();
+        if !lost.is_empty() {
+            node.rebuild(&format!("its log was damaged ({lost:?} set aside)"));
+        }
+        node
+    }
+
+    /// Takes in one thing that happened; appends what is to be done, in order.
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        assert!(now.instant >= self.now.instant, "time does not go back within a node's life");
+        if self.stopped {
+            return;
+        }
+        self.now = now;
+        match event {
+            Event::Call { call, request } => self.on_call(call, request),
+            Event::Request { from, id, request } => {
+                self.on_request(ReplyTo::Peer(from, id), from, request);
+            }
+            Event::Reply { from, id, reply } => {
+                self.membership.on_heard(from, now.instant);
+                self.on_reply(from, id, reply);
+            }
+            Event::LinkUp { hello } => self.on_link_up(&hello),
+            Event::LinkDown { peer } => self.on_link_down(peer),
+            Event::Completed(completion) => self.on_completion(completion),
+            Event::Deadline => {}
+        }
+        self.run_internal();
+        if self.next_deadline().is_some_and(|at| at <= now.instant) {
+            self.on_time();
+            self.run_internal();
+        }
+        let first = effects.len();
+        self.out.take_effects(effects);
+        for effect in &effects[first..] {
+            if let Effect::Send { to, .. } = effect {
+                self.membership.on_asked(*to, now.instant);
+            }
+        }
+    }
+
+    /// When to call `step` with [`Event::Deadline`] if nothing else happens first.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [
+            Some(self.membership.next_deadline()),
+            self.coordinator.next_deadline(),
+            self.handoff.next_deadline(),
+            self.repair.next_deadline(),
+            self.join.as_ref().map(Join::next_deadline),
+            Some(self.save_positions_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// How this node introduces itself to `peer`; the driver adds the secret.
+    pub fn hello(&self, peer: ServerId) -> Hello {
+        let identity = &self.keeper.identity;
+        Hello {
+            cluster: self.config.cluster.clone(),
+            topology: self.config.topology.fingerprint(),
+            server: self.config.server,
+            incarnation: identity.incarnation,
+            folder: identity.folder,
+            voting: self.is_voting(),
+            position: self.replica.position(),
+            remembers: identity.peers.get(&peer).copied(),
+            secret: None,
+        }
+    }
+
+    /// The servers it wants links to, always.
+    pub fn peers(&self) -> Vec<ServerId> {
+        self.membership.servers().collect()
+    }
+
+    /// Whether it counts towards majorities.
+    pub fn is_voting(&self) -> bool {
+        self.join.is_none()
+    }
+
+    /// What it was told once.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    // ── Clients ─────────────────────────────────────────────────────────────────────────────────────────
+
+    fn on_call(&mut self, call: CallId, request: ClientRequest) {
+        let server = self.config.server;
+        let is_work = match &request {
+            ClientRequest::Put(_)
+            | ClientRequest::Prepare { .. }
+            | ClientRequest::Get { .. }
+            | ClientRequest::Scan { .. } => true,
+            ClientRequest::Status | ClientRequest::Inspect { .. } | ClientRequest::Topology => {
+                false
+            }
+        };
+        if is_work && self.coordinator.calls() >= self.config.max_calls {
+            self.out.count("calls_overloaded");
+            self.out.answer(call, Err(Failure::Overloaded { server }));
+            return;
+        }
+        let deadline =
+            |timeout: Option<Duration>| self.now.instant + timeout.unwrap_or(self.config.timeout);
+        match request {
+            ClientRequest::Put(put) => {
+                self.extend_ceiling();
+                let missed = turn!(self, |turn| self.coordinator.put(turn, call, put));
+                self.keep_hints(missed);
+                self.extend_ceiling_for_waiting();
+            }
+            ClientRequest::Prepare { key, level, timeout } => {
+                let deadline = deadline(timeout);
+                self.extend_ceiling();
+                turn!(self, |turn| self.coordinator.prepare(turn, call, key, level, deadline));
+                self.extend_ceiling_for_waiting();
+            }
+            ClientRequest::Get { key, level, timeout } => {
+                let deadline = deadline(timeout);
+                turn!(self, |turn| self.coordinator.get(turn, call, key, level, deadline));
+            }
+            ClientRequest::Scan { from, to, limit, level, timeout } => {
+                let deadline = deadline(timeout);
+                turn!(self, |turn| {
+                    self.coordinator.scan(turn, call, from, to, limit, level, deadline);
+                });
+            }
+            ClientRequest::Status => {
+                let status = Box::new(self.status());
+                self.out.answer(call, Ok(ClientResponse::Status(status)));
+            }
+            ClientRequest::Inspect { source: InspectSource::Cells, from, limit } => {
+                let report = turn!(self, |turn| self.replica.inspect(turn, call.0, from, limit));
+                self.on_report(report);
+            }
+            ClientRequest::Inspect { source: InspectSource::HintsFor(target), from, limit } => {
+                let result = if self.membership.servers().any(|server| server == target) {
+                    let (entries, truncated) = self.handoff.inspect(target, &from, limit);
+                    Ok(self.inspected(entries, truncated))
+                } else {
+                    Err(Failure::Invalid(Invalid::NoSuchServer(target)))
+                };
+                self.out.answer(call, result);
+            }
+            ClientRequest::Topology => {
+                let view = Box::new(self.topology());
+                self.out.answer(call, Ok(ClientResponse::Topology(view)));
+            }
+        }
+    }
+
+    /// Keys as clients know them. `next` is a place, to be given back as it is.
+    fn inspected(
+        &self,
+        entries: Vec<(Key, crate::model::Cell)>,
+        truncated: bool,
+    ) -> ClientResponse {
+        let next =
+            if truncated { entries.last().map(|(place, _)| place.successor()) } else { None };
+        let key = |place: &Key| self.config.partitioner.key(place);
+        let entries = entries.iter().map(|(place, cell)| (key(place), cell.clone())).collect();
+        ClientResponse::Inspected { entries, next }
+    }
+
+    fn status(&self) -> Status {
+        let (cells, hints) = (self.replica.stats(), self.handoff.stats());
+        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+        let peer = |server: ServerId| PeerStatus {
+            server,
+            address: self.config.addresses.get(&server).cloned().unwrap_or_default(),
+            alive: roster.is_up(server),
+            voting: self.membership.is_voting(server),
+            incarnation: self.membership.incarnation(server),
+            hints: self.handoff.count(server),
+        };
+        let counters = self.out.counters().iter();
+        let mut counters: std::collections::BTreeMap<_, _> =
+            counters.map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        counters.insert("compactions".to_owned(), cells.compactions + hints.compactions);
+        Status {
+            server: self.config.server,
+            incarnation: self.keeper.identity.incarnation,
+            voting: self.is_voting(),
+            state: self.join.as_ref().map(Join::describe).unwrap_or_default(),
+            peers: self.membership.servers().map(peer).collect(),
+            keys: cells.keys,
+            tombstones: cells.tombstones,
+            log_bytes: cells.log_bytes,
+            hint_log_bytes: hints.log_bytes,
+            memory_bytes: cells.memory_bytes,
+            memory_budget: self.config.cells.memory,
+            counters,
+        }
+    }
+
+    fn topology(&self) -> TopologyView {
+        let addresses = self.config.addresses.iter();
+        let range = |range: &crate::ring::Range| ViewRange {
+            start: range.start.to_bytes(),
+            epoch: range.epoch,
+            replicas: range.replicas.clone(),
+        };
+        TopologyView {
+            cluster: self.config.cluster.clone(),
+            servers: addresses
+                .map(|(server, address)| ViewServer { server: *server, address: address.clone() })
+                .collect(),
+            ranges: self.config.topology.ranges().iter().map(range).collect(),
+            partitioner: self.config.partitioner.name().to_owned(),
+        }
+    }
+
+    // ── Peers ───────────────────────────────────────────────────────────────────────────────────────────
+
+    fn on_request(&mut self, to: ReplyTo, from: ServerId, request: PeerRequest) {
+        if let PeerRequest::Join(join) = request {
+            self.on_join_request(to, from, join);
+            return;
+        }
+        let sender = self.membership.sender(self.replica.position());
+        turn!(self, |turn| self.replica.on_request(turn, &sender, to, request));
+    }
+
+    /// A peer with a new folder asks what is remembered of it, or has its new incarnation recorded.
+    fn on_join_request(&mut self, to: ReplyTo, from: ServerId, join: JoinRequest) {
+        let peers = &mut self.keeper.identity.peers;
+        let JoinRequest { incarnation, folder } = join;
+        remember(peers, from, incarnation, folder, 0);
+        let remembered = peers.get(&from).copied();
+        let is_recorded = remembered.is_some_and(|remembered| {
+            (remembered.incarnation, remembered.folder) == (incarnation, folder)
+        });
+        if is_recorded {
+            self.membership.learn(from, incarnation);
+            self.keeper.save(OnSaved::Recorded(from, to), &mut self.out);
+            return;
+        }
+        let sender = self.membership.sender(self.replica.position());
+        let answer = PeerAnswer::Joined { recorded: false, remembered };
+        self.out.reply(to, PeerReply { sender, answer });
+    }
+
+    fn on_reply(&mut self, from: ServerId, id: RequestId, reply: PeerReply) {
+        if from != self.config.server {
+            self.membership.on_sender(from, &reply.sender);
+            self.note_position(from, &reply);
+        }
+        let Some(origin) = self.out.close(from, id) else { return };
+        match origin {
+            Origin::Operation(operation) => {
+                let missed = turn!(self, |turn| {
+                    self.coordinator.on_reply(turn, operation, from, &reply)
+                });
+                self.keep_hints(missed);
+                self.extend_ceiling_for_waiting();
+            }
+            Origin::ScanPage(operation, page) => {
+                let part = ScanPart::Page(page);
+                turn!(self, |turn| {
+                    self.coordinator.on_scan_reply(turn, operation, from, &part, &reply);
+                });
+            }
+            Origin::ScanBack(operation, key) => {
+                let part = ScanPart::Back(key);
+                turn!(self, |turn| {
+                    self.coordinator.on_scan_reply(turn, operation, from, &part, &reply);
+                });
+            }
+            Origin::Handoff(place) => {
+                turn!(self, |turn| self.handoff.on_reply(turn, from, &place, &reply));
+            }
+            Origin::Repair(step) => {
+                let done = turn!(self, |turn| self.repair.on_reply(turn, from, &step, reply));
+                if let Some(Pair { start, a, b }) = done {
+                    for target in [a, b] {
+                        turn!(self, |turn| self.handoff.unmark(turn, target, &start));
+                    }
+                }
+            }
+            Origin::Join(step) => {
+                let Some(join) = &mut self.join else { return };
+                let identity = &self.keeper.identity;
+                // Not the macro: it would borrow `join` twice.
+                let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+                let life = None;
+                let (now, config, clock, out) =
+                    (self.now, &self.config, &mut self.clock, &mut self.out);
+                let turn = &mut Turn { now, config, roster: &roster, clock, life, out };
+                let decision = join.on_reply(turn, identity, from, &step, reply);
+                self.decide(decision);
+            }
+            Origin::Ping | Origin::Nobody => {}
+        }
+    }
+
+    /// A peer's highest durable log position, by its own word: should it come back with less, it has lost cells.
+    fn note_position(&mut self, from: ServerId, reply: &PeerReply) {
+        if let Some(remembered) = self.keeper.identity.peers.get_mut(&from)
+            && remembered.incarnation == reply.sender.incarnation
+            && remembered.position < reply.sender.position
+        {
+            remembered.position = reply.sender.position;
+            self.positions_changed = true;
+        }
+    }
+
+    fn on_link_up(&mut self, hello: &Hello) {
+        let peer = hello.server;
+        self.membership.on_link_up(hello, self.now.instant);
+        let peers = &mut self.keeper.identity.peers;
+        if remember(peers, peer, hello.incarnation, hello.folder, hello.position) {
+            self.keeper.save(OnSaved::Nothing, &mut self.out);
+        }
+        self.check_own_past(hello);
+        turn!(self, |turn| {
+            self.handoff.on_link_up(turn, peer);
+            self.repair.on_link_up(turn, peer);
+        });
+        self.request_marked(peer);
+        if let Some(join) = &mut self.join {
+            join.on_link_up(self.now.instant);
+        }
+    }
+
+    /// Does a peer remember more of this server than it does itself?
+    fn check_own_past(&mut self, hello: &Hello) {
+        let Some(remembered) = hello.remembers else { return };
+        if self.join.is_some() {
+            return;
+        }
+        let identity = &self.keeper.identity;
+        let peer = hello.server;
+        let own = (identity.incarnation, identity.folder);
+        let theirs = (remembered.incarnation, remembered.folder);
+        if theirs.0 > own.0 || theirs.0 == own.0 && theirs.1 != own.1 {
+            self.rebuild(&format!("server {peer} knows a later data folder of this server"));
+        } else if theirs == own && remembered.position > self.replica.position() {
+            let (now, before) = (self.replica.position(), remembered.position);
+            self.rebuild(&format!(
+                "its data folder is an older copy: it ends at log position {now}, but server {peer} \
+                 was told {before}"
+            ));
+        }
+    }
+
+    fn on_link_down(&mut self, peer: ServerId) {
+        self.membership.on_link_down(peer);
+        for origin in self.out.close_all(peer) {
+            match origin {
+                Origin::Operation(operation)
+                | Origin::ScanPage(operation, _)
+                | Origin::ScanBack(operation, _) => {
+                    let missed =
+                        turn!(self, |turn| self.coordinator.on_missed(turn, operation, peer));
+                    self.keep_hints(missed);
+                }
+                Origin::Handoff(place) => {
+                    turn!(self, |turn| self.handoff.on_missed(turn, peer, &place));
+                }
+                Origin::Repair(step) => {
+                    turn!(self, |turn| self.repair.on_missed(turn, &step));
+                }
+                // A joining server asks again by itself.
+                Origin::Join(_) | Origin::Ping | Origin::Nobody => {}
+            }
+        }
+    }
+
+    /// What the parts have asked of this very server, and what it has answered them.
+    fn run_internal(&mut self) {
+        while let Some(internal) = self.out.next_internal() {
+            let me = self.config.server;
+            match internal {
+                Internal::Request(id, request) => self.on_request(ReplyTo::Local(id), me, request),
+                Internal::Reply(id, reply) => self.on_reply(me, id, reply),
+            }
+        }
+    }
+
+    // ── Storage ─────────────────────────────────────────────────────────────────────────────────────────
+
+    fn on_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Broken { error, file } => {
+                self.stopped = true;
+                self.out.stop(format!(
+                    "the storage can no longer be trusted: {file}: {error}; restart the server to \
+                     recover what is durable"
+                ));
+            }
+            Completion::IdentitySaved { ticket } => {
+                for then in self.keeper.on_saved(ticket, &mut self.out) {
+                    self.on_saved(then);
+                }
+            }
+            Completion::Appended { log: Log::Hints, .. }
+            | Completion::Loaded { log: Log::Hints, .. }
+            | Completion::Surveyed { log: Log::Hints, .. }
+            | Completion::Removed { log: Log::Hints, .. } => {
+                turn!(self, |turn| self.handoff.on_completion(turn, completion));
+            }
+            Completion::Appended { log: Log::Cells, .. }
+            | Completion::Loaded { log: Log::Cells, .. }
+            | Completion::Surveyed { log: Log::Cells, .. }
+            | Completion::Removed { log: Log::Cells, .. } => {
+                let membership = &self.membership;
+                let sender = |position| membership.sender(position);
+                let report =
+                    turn!(self, |turn| self.replica.on_completion(turn, &sender, completion));
+                self.on_report(report);
+            }
+        }
+    }
+
+    fn on_report(&mut self, report: Option<Report>) {
+        match report {
+            Some(Report::Inspected { number, entries, truncated }) => {
+                let entries = entries.into_iter().map(cell_of).collect();
+                let response = self.inspected(entries, truncated);
+                self.out.answer(CallId(number), Ok(response));
+            }
+            Some(Report::Damaged) if self.join.is_none() => {
+                self.rebuild("a record of its log could not be read back");
+            }
+            Some(Report::Damaged) | None => {}
+        }
+    }
+
+    fn on_saved(&mut self, then: OnSaved) {
+        match then {
+            OnSaved::Ceiling(ceiling) => {
+                self.clock.raise(ceiling);
+                let missed = turn!(self, |turn| self.coordinator.on_clock(turn));
+                self.keep_hints(missed);
+                self.extend_ceiling_for_waiting();
+            }
+            OnSaved::Recorded(peer, to) => {
+                let sender = self.membership.sender(self.replica.position());
+                let remembered = self.keeper.identity.peers.get(&peer).copied();
+                let answer = PeerAnswer::Joined { recorded: true, remembered };
+                self.out.reply(to, PeerReply { sender, answer });
+            }
+            OnSaved::Joining => self.on_join_saved(),
+            OnSaved::Nothing => {}
+        }
+    }
+
+    // ── This server's own standing ──────────────────────────────────────────────────────────────────────
+
+    /// Cells were lost: vote no more until they are back.
+    fn rebuild(&mut self, why: &str) {
+        let text = format!(
+            "server {} does not vote until it has been rebuilt from its peers: {why}",
+            self.config.server
+        );
+        self.out.notice(Urgency::Error, text);
+        self.random = next_random(self.random);
+        let identity = &mut self.keeper.identity;
+        identity.folder = FolderId(self.random);
+        identity.voting = false;
+        identity.forgetful = true;
+        self.membership.set_self(identity.incarnation, false);
+        self.join = Some(Join::anew(self.now.instant));
+        self.keeper.save(OnSaved::Nothing, &mut self.out);
+    }
+
+    fn decide(&mut self, decision: Option<Decision>) {
+        match decision {
+            Some(Decision::Choose { incarnation, forgetful }) => {
+                let identity = &mut self.keeper.identity;
+                identity.incarnation = incarnation;
+                identity.forgetful |= forgetful;
+                self.membership.set_self(incarnation, false);
+                self.keeper.save(OnSaved::Joining, &mut self.out);
+            }
+            Some(Decision::Vote) => {
+                let identity = &mut self.keeper.identity;
+                identity.voting = true;
+                identity.forgetful = false;
+                self.keeper.save(OnSaved::Joining, &mut self.out);
+            }
+            None => {}
+        }
+    }
+
+    fn on_join_saved(&mut self) {
+        let Some(join) = &mut self.join else { return };
+        if join.is_finishing() {
+            self.join = None;
+            let identity = &self.keeper.identity;
+            self.membership.set_self(identity.incarnation, true);
+            let (server, incarnation) = (self.config.server, identity.incarnation);
+            let text = format!("server {server} votes, in incarnation {incarnation}");
+            self.out.notice(Urgency::Info, text);
+            return;
+        }
+        let identity = &self.keeper.identity;
+        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+        let (now, config, clock, out) = (self.now, &self.config, &mut self.clock, &mut self.out);
+        let turn = &mut Turn { now, config, roster: &roster, clock, life: None, out };
+        let decision = join.on_saved(turn, identity);
+        self.decide(decision);
+    }
+
+    /// Has a greater clock ceiling made durable in good time.
+    fn extend_ceiling(&mut self) {
+        let saving = |then: &OnSaved| matches!(then, OnSaved::Ceiling(_));
+        let Some(ceiling) = self.clock.wanted_ceiling(self.now.wall) else { return };
+        let recorded = self.join.as_ref().is_none_or(Join::is_recorded);
+        if recorded && !self.keeper.is_saving(saving) {
+            self.keeper.identity.ceiling = self.keeper.identity.ceiling.max(ceiling);
+            self.keeper.save(OnSaved::Ceiling(ceiling), &mut self.out);
+        }
+    }
+
+    /// What a write has absorbed may have taken the clock beyond its ceiling.
+    fn extend_ceiling_for_waiting(&mut self) {
+        if self.coordinator.awaits_clock() {
+            self.extend_ceiling();
+        }
+    }
+
+    fn keep_hints(&mut self, missed: impl IntoIterator<Item = Missed>) {
+        for Missed { key, cell, replicas } in missed {
+            for replica in replicas {
+                turn!(self, |turn| self.handoff.add(turn, replica, &key, &cell));
+            }
+        }
+    }
+
+    // ── Time ────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn on_time(&mut self) {
+        let now = self.now.instant;
+        self.out.expire(now);
+        let missed = turn!(self, |turn| self.coordinator.on_time(turn));
+        self.keep_hints(missed);
+        turn!(self, |turn| self.handoff.on_time(turn));
+        turn!(self, |turn| self.repair.on_time(turn));
+        for peer in self.membership.on_time(&self.config, now) {
+            turn!(self, |turn| ping(turn, peer));
+            self.request_marked(peer);
+        }
+        if let Some(join) = &mut self.join {
+            let identity = &self.keeper.identity;
+            let roster = RosterAt { membership: &self.membership, now };
+            let (now, config, clock, out) =
+                (self.now, &self.config, &mut self.clock, &mut self.out);
+            let turn = &mut Turn { now, config, roster: &roster, clock, life: None, out };
+            let decision = join.on_time(turn, identity);
+            self.decide(decision);
+        }
+        if now >= self.save_positions_at {
+            self.save_positions_at = now + SAVE_POSITIONS;
+            if std::mem::take(&mut self.positions_changed) {
+                self.keeper.save(OnSaved::Nothing, &mut self.out);
+            }
+        }
+    }
+
+    /// Has the ranges compared that marks name, with another replica that can be asked.
+    fn request_marked(&mut self, target: ServerId) {
+        for start in self.handoff.marks(target) {
+            let range = self.config.topology.range_of(&start);
+            let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+            let other = range.replicas.iter().copied().find(|replica| {
+                *replica != target && super::turn::Roster::alive(&roster, *replica)
+            });
+            if let Some(other) = other {
+                self.repair.request(Pair { start, a: other, b: target });
+            }
+        }
+    }
+}
+
+/// SplitMix64: enough for a folder number, and the same for the same seed.
+fn next_random(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// From 0 to 1, by seed.
+fn fraction(seed: u64) -> f64 {
+    (next_random(seed) >> 11) as f64 / (1u64 << 53) as f64
+}

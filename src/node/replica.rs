@@ -1,0 +1,419 @@
+//! What a server does with its own cells, for whichever coordinator asks, itself included.
+//!
+//! - A cell is shown, and acknowledged, only after the sync that covers it: the [`Store`] makes it visible at its
+//!   completion, and only then are those who wait for it answered.
+//! - Whether a cell is newer than what is held is decided with cells in view that are appended but not synced;
+//!   "I hold something newer" is said only once that newer thing is synced.
+//! - A cell is never replaced by an older one.
+//!
+//! Beside its cells the replica keeps a digest of every range: how many keys it holds there, and the XOR of a
+//! hash of each key and version, so that two replicas that hold the same can see it at a glance.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::turn::{ReplyTo, Turn};
+use super::{Flaw, Urgency};
+use crate::model::{
+    Cell, Content, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read, Refusal, Sender,
+    Version,
+};
+use crate::storage::{Admission, Completion, News, Store, StoreStats, Ticket, Whereabouts};
+
+/// Cells of this server.
+#[derive(Debug)]
+pub(super) struct Replica {
+    store: Store,
+    /// Who waits for which append.
+    appends: BTreeMap<Ticket, Vec<ReplyTo>>,
+    /// What a load from disk is for.
+    loads: BTreeMap<Ticket, Load>,
+    /// Pages that wait for loads.
+    pages: BTreeMap<u64, Page>,
+    next_page: u64,
+    /// By position of the range in the topology.
+    digests: Vec<Digest>,
+}
+
+#[derive(Debug)]
+enum Load {
+    Read(ReplyTo),
+    /// The entry at this position of that page.
+    PageEntry(u64, usize),
+}
+
+/// An answer that is complete but for values on disk.
+#[derive(Debug)]
+struct Page {
+    reader: Reader,
+    entries: Vec<PageEntry>,
+    truncated: bool,
+    missing: usize,
+}
+
+/// Who reads a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader {
+    /// A server, this one included.
+    Server(ReplyTo),
+    /// Someone who inspects this server; the number is the caller's.
+    Inspector(u64),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Digest {
+    count: u64,
+    hash: u64,
+}
+
+/// What `node.rs` should know.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A page for an inspector is complete.
+    Inspected { number: u64, entries: Vec<PageEntry>, truncated: bool },
+    /// Cells were lost: the server must be rebuilt.
+    Damaged,
+}
+
+impl Replica {
+    pub(super) fn new(store: Store, turn: &mut Turn<'_>) -> Replica {
+        let mut digests = vec![Digest::default(); turn.config.topology.ranges().len()];
+        for (key, version, _) in store.range(Bound::Unbounded, Bound::Unbounded) {
+            turn.clock.absorb(version.time);
+            digests[turn.config.topology.index_of(key)].add(key, version);
+        }
+        Replica {
+            store,
+            appends: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            next_page: 0,
+            digests,
+        }
+    }
+
+    /// Highest durable position of the log.
+    pub(super) fn position(&self) -> u64 {
+        self.store.position()
+    }
+
+    pub(super) fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    /// Carries out a peer's request. Joins and pings are not the replica's.
+    pub(super) fn on_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sender: &Sender,
+        to: ReplyTo,
+        request: PeerRequest,
+    ) {
+        let (key, epoch) = match &request {
+            PeerRequest::Read(Read { key, epoch, .. })
+            | PeerRequest::Store { key, epoch, .. }
+            | PeerRequest::Page { from: key, epoch, .. }
+            | PeerRequest::Digest { start: key, epoch } => (key, *epoch),
+            PeerRequest::Ping | PeerRequest::Join(_) => {
+                answer(turn, sender, to, PeerAnswer::Pong);
+                return;
+            }
+        };
+        let index = turn.config.topology.index_of(key);
+        let range = &turn.config.topology.ranges()[index];
+        let refusal = if !range.replicas.contains(&turn.config.server) {
+            Some(Refusal::NotReplica)
+        } else if range.epoch != epoch {
+            Some(Refusal::WrongEpoch)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            answer(turn, sender, to, PeerAnswer::Refused(refusal));
+            return;
+        }
+        match request {
+            PeerRequest::Read(Read { key, with_value, .. }) => {
+                self.read(turn, sender, to, &key, with_value);
+            }
+            PeerRequest::Store { key, cell, .. } => self.put(turn, sender, to, &key, &cell),
+            PeerRequest::Page { from, to: end, max_entries, max_bytes, with_values, .. } => {
+                let bounds = PageBounds { from, end, max_entries, max_bytes, with_values };
+                let report = self.page(turn, sender, Reader::Server(to), &bounds);
+                debug_assert!(report.is_none(), "a server's page is answered, not reported");
+            }
+            PeerRequest::Digest { .. } => {
+                let Digest { count, hash } = self.digests[index];
+                answer(turn, sender, to, PeerAnswer::Digest { count, hash });
+            }
+            PeerRequest::Ping | PeerRequest::Join(_) => {}
+        }
+    }
+
+    /// Reads what this server holds, for an inspector.
+    pub(super) fn inspect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        from: Key,
+        limit: usize,
+    ) -> Option<Report> {
+        let (max_entries, max_bytes) = (limit, INSPECTED_BYTES);
+        let bounds = PageBounds { from, end: None, max_entries, max_bytes, with_values: true };
+        self.page(turn, &Sender::default(), Reader::Inspector(number), &bounds)
+    }
+
+    /// A storage command of the cells' log was carried out.
+    pub(super) fn on_completion(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sender: &dyn Fn(u64) -> Sender,
+        completion: Completion,
+    ) -> Option<Report> {
+        let mut commands = Vec::new();
+        let news = self.store.complete(completion, &mut commands);
+        turn.out.storage(commands);
+        let sender = sender(self.store.position());
+        match news? {
+            News::Published { ticket, key, before, now } => {
+                if before != now {
+                    let digest = &mut self.digests[turn.config.topology.index_of(&key)];
+                    if !before.is_zero() {
+                        digest.remove(&key, before);
+                    }
+                    digest.add(&key, now);
+                }
+                for to in self.appends.remove(&ticket).unwrap_or_default() {
+                    answer(turn, &sender, to, PeerAnswer::Stored { current: now });
+                }
+                None
+            }
+            News::Rejected { ticket, .. } => {
+                turn.out.count("stores_rejected");
+                for to in self.appends.remove(&ticket).unwrap_or_default() {
+                    answer(turn, &sender, to, PeerAnswer::Refused(Refusal::Storage));
+                }
+                None
+            }
+            News::Loaded { ticket, key, cell } => self.loaded(turn, &sender, ticket, &key, cell),
+            News::Damaged { ticket } => {
+                if let Some(load) = ticket.and_then(|ticket| self.loads.remove(&ticket)) {
+                    match load {
+                        Load::Read(to) => {
+                            answer(turn, &sender, to, PeerAnswer::Refused(Refusal::Storage));
+                        }
+                        // The page can never be complete: whoever reads it gets none.
+                        Load::PageEntry(page, _) => self.drop_page(turn, &sender, page),
+                    }
+                }
+                Some(Report::Damaged)
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sender: &Sender,
+        to: ReplyTo,
+        key: &Key,
+        with_value: bool,
+    ) {
+        let held = match self.store.find(key) {
+            None => PeerAnswer::Held { version: Version::ZERO, content: None },
+            Some((version, _)) if !with_value => PeerAnswer::Held { version, content: None },
+            Some((version, Whereabouts::Memory(content))) => {
+                PeerAnswer::Held { version, content: Some(content) }
+            }
+            Some((_, Whereabouts::Disk(_))) => {
+                let mut commands = Vec::new();
+                if let Some(ticket) = self.store.load(key, &mut commands) {
+                    self.loads.insert(ticket, Load::Read(to));
+                }
+                turn.out.storage(commands);
+                return;
+            }
+        };
+        answer(turn, sender, to, held);
+    }
+
+    fn put(&mut self, turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, key: &Key, cell: &Cell) {
+        turn.clock.absorb(cell.version.time);
+        let mut commands = Vec::new();
+        let admission = self.store.put(key, cell, &mut commands);
+        turn.out.storage(commands);
+        match admission {
+            Admission::Held { current } => {
+                answer(turn, sender, to, PeerAnswer::Stored { current });
+            }
+            Admission::Pending(ticket) => {
+                if turn.config.flaw == Some(Flaw::AckBeforeSync) {
+                    answer(turn, sender, to, PeerAnswer::Stored { current: cell.version });
+                    return;
+                }
+                self.appends.entry(ticket).or_default().push(to);
+            }
+        }
+    }
+
+    fn page(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sender: &Sender,
+        reader: Reader,
+        bounds: &PageBounds,
+    ) -> Option<Report> {
+        let end = bounds.end.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut entries: Vec<PageEntry> = Vec::new();
+        let mut on_disk = Vec::new();
+        let (mut bytes, mut truncated) = (0, false);
+        for (key, version, whereabouts) in self.store.range(Bound::Included(&bounds.from), end) {
+            if entries.len() >= bounds.max_entries || bytes >= bounds.max_bytes {
+                truncated = true;
+                break;
+            }
+            bytes += key.as_bytes().len() + ENTRY_OVERHEAD;
+            let content = match whereabouts {
+                _ if !bounds.with_values => None,
+                Whereabouts::Memory(content) => {
+                    bytes += content.len();
+                    Some(content)
+                }
+                Whereabouts::Disk(place) => {
+                    bytes += place.length as usize;
+                    on_disk.push(entries.len());
+                    None
+                }
+            };
+            entries.push(PageEntry { key: key.clone(), version, content });
+        }
+        if on_disk.is_empty() {
+            return finish_page(turn, sender, reader, entries, truncated);
+        }
+        let number = self.next_page;
+        self.next_page += 1;
+        let mut commands = Vec::new();
+        let mut missing = 0;
+        for position in on_disk {
+            // What was on disk a moment ago, in this same turn, still is.
+            let Some(ticket) = self.store.load(&entries[position].key, &mut commands) else {
+                continue;
+            };
+            self.loads.insert(ticket, Load::PageEntry(number, position));
+            missing += 1;
+        }
+        turn.out.storage(commands);
+        self.pages.insert(number, Page { reader, entries, truncated, missing });
+        None
+    }
+
+    fn loaded(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sender: &Sender,
+        ticket: Ticket,
+        key: &Key,
+        cell: Cell,
+    ) -> Option<Report> {
+        match self.loads.remove(&ticket)? {
+            // Something newer was shown meanwhile: what a replica says never gets older.
+            Load::Read(to) if self.store.version(key) > cell.version => {
+                self.read(turn, sender, to, key, true);
+                None
+            }
+            Load::Read(to) => {
+                let Cell { version, content } = cell;
+                answer(turn, sender, to, PeerAnswer::Held { version, content: Some(content) });
+                None
+            }
+            Load::PageEntry(number, position) => {
+                let page = self.pages.get_mut(&number)?;
+                let entry = &mut page.entries[position];
+                (entry.version, entry.content) = (cell.version, Some(cell.content));
+                page.missing -= 1;
+                if page.missing > 0 {
+                    return None;
+                }
+                let Page { reader, entries, truncated, .. } = self.pages.remove(&number)?;
+                finish_page(turn, sender, reader, entries, truncated)
+            }
+        }
+    }
+
+    fn drop_page(&mut self, turn: &mut Turn<'_>, sender: &Sender, number: u64) {
+        let Some(page) = self.pages.remove(&number) else { return };
+        match page.reader {
+            Reader::Server(to) => {
+                answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
+            }
+            Reader::Inspector(_) => {
+                let text = "an inspection met a damaged record and was given up".to_owned();
+                turn.out.notice(Urgency::Warning, text);
+            }
+        }
+    }
+}
+
+/// Which part of the order a page shows, and how much of it.
+#[derive(Debug)]
+struct PageBounds {
+    from: Key,
+    end: Option<Key>,
+    max_entries: usize,
+    max_bytes: usize,
+    with_values: bool,
+}
+
+/// What an entry of a page takes on the wire beside key and value, roughly.
+const ENTRY_OVERHEAD: usize = 64;
+
+/// Bytes of a page for an inspector.
+const INSPECTED_BYTES: usize = 1 << 20;
+
+fn finish_page(
+    turn: &mut Turn<'_>,
+    sender: &Sender,
+    reader: Reader,
+    entries: Vec<PageEntry>,
+    truncated: bool,
+) -> Option<Report> {
+    match reader {
+        Reader::Server(to) => {
+            answer(turn, sender, to, PeerAnswer::Page { entries, truncated });
+            None
+        }
+        Reader::Inspector(number) => Some(Report::Inspected { number, entries, truncated }),
+    }
+}
+
+fn answer(turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, answer: PeerAnswer) {
+    turn.out.reply(to, PeerReply { sender: sender.clone(), answer });
+}
+
+impl Digest {
+    fn add(&mut self, key: &Key, version: Version) {
+        self.count += 1;
+        self.hash ^= hash(key, version);
+    }
+
+    fn remove(&mut self, key: &Key, version: Version) {
+        self.count -= 1;
+        self.hash ^= hash(key, version);
+    }
+}
+
+/// Versions tell cells of a key apart, so the content need not be hashed.
+fn hash(key: &Key, version: Version) -> u64 {
+    let mut seed = [0; 20];
+    seed[..8].copy_from_slice(&version.time.to_be_bytes());
+    seed[8..10].copy_from_slice(&version.server.0.to_be_bytes());
+    seed[10..14].copy_from_slice(&version.incarnation.0.to_be_bytes());
+    seed[14..18].copy_from_slice(&version.step.to_be_bytes());
+    xxhash_rust::xxh3::xxh3_64_with_seed(key.as_bytes(), xxhash_rust::xxh3::xxh3_64(&seed))
+}
+
+/// What a deleted or unread entry of a page shows.
+pub(super) fn cell_of(entry: PageEntry) -> (Key, Cell) {
+    let content = entry.content.unwrap_or(Content::Tombstone);
+    (entry.key, Cell { version: entry.version, content })
+}

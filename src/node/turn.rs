@@ -1,0 +1,218 @@
+//! What every part of the node is handed for one turn: the time, who stands how, and where to put effects.
+//!
+//! The parts never call each other. They put requests, answers and commands into the [`Outbox`], and return
+//! reports; `node.rs` carries the news from one to the next.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Config, Effect, Notice, Urgency};
+use crate::model::{
+    CallId, ClientResponse, Failure, HybridClock, Incarnation, Instant, Key, Now, PeerReply,
+    PeerRequest, RequestId, ServerId,
+};
+use crate::storage::Command;
+
+/// What the other parts may know of servers.
+pub(super) trait Roster {
+    /// Believed to be up and voting: it may be counted on for a majority.
+    fn alive(&self, server: ServerId) -> bool;
+    /// Requests can be sent to it.
+    fn reachable(&self, server: ServerId) -> bool;
+    /// Its latest known life: answers of an older one do not count.
+    fn incarnation(&self, server: ServerId) -> Incarnation;
+}
+
+/// One turn of the node.
+pub(super) struct Turn<'a> {
+    pub(super) now: Now,
+    pub(super) config: &'a Config,
+    pub(super) roster: &'a dyn Roster,
+    /// Issues the times of versions.
+    pub(super) clock: &'a mut HybridClock,
+    /// This server's life; `None` while no version may be issued, as its peers have not recorded it yet.
+    pub(super) life: Option<Incarnation>,
+    pub(super) out: &'a mut Outbox,
+}
+
+/// Which part asked, and on whose behalf: where the reply goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client's operation.
+    Operation(OperationId),
+    /// A page of a scan, by its number within the scan: a late one of a former page must not count for the next.
+    ScanPage(OperationId, usize),
+    /// A key that a scan writes back.
+    ScanBack(OperationId, Key),
+    /// A hint on its way to the server asked.
+    Handoff(Key),
+    /// The comparison that is under way.
+    Repair(RepairStep),
+    /// This server's own joining.
+    Join(JoinStep),
+    /// A sign of life.
+    Ping,
+    /// Read repair: whatever the reply, nothing follows.
+    Nobody,
+}
+
+/// A client's operation in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OperationId(pub(super) u64);
+
+/// What a comparison asked for. The number tells its session from former ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RepairStep {
+    Digest(u64),
+    Page(u64),
+    /// The newer cell of this key, for the other replica.
+    Fetch(u64, Key),
+    Store(u64),
+}
+
+/// What a joining server asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum JoinStep {
+    Ask,
+    Record(Incarnation),
+    /// The page that starts here, of the copy with this number.
+    Page(u64),
+    /// A copied cell, stored by this server itself.
+    Store(u64),
+}
+
+/// Who waits for a replica's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplyTo {
+    /// A part of this very node.
+    Local(RequestId),
+    /// A peer.
+    Peer(ServerId, RequestId),
+}
+
+/// A request without an answer yet.
+#[derive(Clone, Debug)]
+struct Open {
+    to: ServerId,
+    origin: Origin,
+    /// Afterwards nobody is interested in the reply.
+    expires: Instant,
+}
+
+/// Something one part of this node asks of, or answers, another through the replica's ordinary door.
+#[derive(Debug)]
+pub(super) enum Internal {
+    Request(RequestId, PeerRequest),
+    Reply(RequestId, PeerReply),
+}
+
+/// Effects of a turn, and the memory of which request was whose.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    me: ServerId,
+    effects: Vec<Effect>,
+    internal: VecDeque<Internal>,
+    open: BTreeMap<RequestId, Open>,
+    next_request: u64,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl Outbox {
+    pub(super) fn new(me: ServerId, first_request: u64) -> Outbox {
+        Outbox {
+            me,
+            effects: Vec::new(),
+            internal: VecDeque::new(),
+            open: BTreeMap::new(),
+            next_request: first_request,
+            counters: BTreeMap::new(),
+        }
+    }
+
+    /// Asks a server, this one included: its own replica goes through the same door as everyone's, so its disk
+    /// is neither skipped nor counted early.
+    pub(super) fn ask(
+        &mut self,
+        to: ServerId,
+        origin: Origin,
+        request: PeerRequest,
+        expires: Instant,
+    ) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        if origin != Origin::Nobody {
+            self.open.insert(id, Open { to, origin, expires });
+        }
+        if to == self.me {
+            self.internal.push_back(Internal::Request(id, request));
+        } else {
+            self.effects.push(Effect::Send { to, id, request });
+        }
+    }
+
+    /// Answers whoever asked this replica.
+    pub(super) fn reply(&mut self, to: ReplyTo, reply: PeerReply) {
+        match to {
+            ReplyTo::Local(id) => self.internal.push_back(Internal::Reply(id, reply)),
+            ReplyTo::Peer(to, id) => self.effects.push(Effect::Reply { to, id, reply }),
+        }
+    }
+
+    /// Answers a client.
+    pub(super) fn answer(&mut self, call: CallId, result: Result<ClientResponse, Failure>) {
+        self.effects.push(Effect::Answer { call, result });
+    }
+
+    pub(super) fn storage(&mut self, commands: impl IntoIterator<Item = Command>) {
+        self.effects.extend(commands.into_iter().map(Effect::Storage));
+    }
+
+    pub(super) fn notice(&mut self, urgency: Urgency, text: String) {
+        self.effects.push(Effect::Notice(Notice { urgency, text }));
+    }
+
+    pub(super) fn stop(&mut self, reason: String) {
+        self.effects.push(Effect::Stop { reason });
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counters.entry(what).or_insert(0) += 1;
+    }
+
+    pub(super) fn counters(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counters
+    }
+
+    /// Whose request `id` was, if it was sent to `from` and is still waited for. A second reply finds nothing.
+    pub(super) fn close(&mut self, from: ServerId, id: RequestId) -> Option<Origin> {
+        if self.open.get(&id).is_none_or(|open| open.to != from) {
+            return None;
+        }
+        self.open.remove(&id).map(|open| open.origin)
+    }
+
+    /// The requests to `peer` that will get no answer any more.
+    pub(super) fn close_all(&mut self, peer: ServerId) -> Vec<Origin> {
+        let ids: Vec<_> =
+            self.open.iter().filter(|(_, open)| open.to == peer).map(|(id, _)| *id).collect();
+        ids.iter().filter_map(|id| self.open.remove(id)).map(|open| open.origin).collect()
+    }
+
+    /// Forgets requests that nobody is interested in any more. Their numbers ascend with time, so the oldest
+    /// come first; one that waits longer keeps younger ones behind it a little longer, no more.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(entry) = self.open.first_entry() {
+            if entry.get().expires > now {
+                break;
+            }
+            entry.remove();
+        }
+    }
+
+    pub(super) fn next_internal(&mut self) -> Option<Internal> {
+        self.internal.pop_front()
+    }
+
+    pub(super) fn take_effects(&mut self, into: &mut Vec<Effect>) {
+        into.append(&mut self.effects);
+    }
+}
