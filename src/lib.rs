@@ -43,5 +43,6 @@
 pub mod model;
 pub mod node;
 pub mod ring;
+pub mod sim;
 pub mod storage;
 pub mod wire;

@@ -1,0 +1,114 @@
+//! `chord-sim`: simulated clusters, by the thousand, or one with its trace.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use chord::sim::{Flaw, Options, Profile, Summary, replay, run};
+use clap::Parser;
+
+/// Runs simulated clusters in which everything goes wrong, and checks that nothing was lost or stale.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    after_help = "\
+Examples:
+  chord-sim --seeds 100000                 a hundred thousand clusters
+  chord-sim --seed 42 --trace              one, with everything that happened
+  chord-sim --flaw no-write-back           a rule left out: it should be caught
+
+Exit codes: 0 nothing found; 1 a violation; 2 usage."
+)]
+struct Flags {
+    /// How many clusters.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// One cluster: this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print everything that happened, of one cluster.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// mixed, calm, crashes, cuts, clocks or wipes.
+    #[arg(long)]
+    profile: Option<Profile>,
+    /// Leave out a rule: ack-before-sync, no-write-back, clock-versions or retry-under-new-version.
+    #[arg(long, value_parser = flaw)]
+    flaw: Option<Flaw>,
+    /// Clusters at a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// Go on after the first violation.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn flaw(text: &str) -> Result<Flaw, String> {
+    let names = || Flaw::ALL.map(Flaw::name).join(", ");
+    Flaw::ALL
+        .into_iter()
+        .find(|flaw| flaw.name() == text)
+        .ok_or_else(|| format!("'{text}' is no flaw; there are {}", names()))
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how long the whole thing takes is no part of any run"
+)]
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let profile = flags.profile.or(flags.flaw.map(Profile::for_flaw)).unwrap_or_default();
+    let options = |seed| Options { seed, profile, flaw: flags.flaw, trace: flags.trace };
+    let (first, count) = flags.seed.map_or((flags.from, flags.seeds), |seed| (seed, 1));
+    let (next, found) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let total = Mutex::new(Summary::default());
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..flags.jobs.clamp(1, 64) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        break;
+                    }
+                    let options = options(first + number);
+                    let report = run(options);
+                    let mut out = std::io::stdout().lock();
+                    // A closed pipe is no reason to fall.
+                    let _ = out.write_all(report.trace.as_bytes());
+                    if !report.violations.is_empty() {
+                        found.fetch_add(1, Ordering::Relaxed);
+                        stop.fetch_or(!flags.keep_going, Ordering::Relaxed);
+                        let _ = writeln!(out, "seed {}:", options.seed);
+                        for violation in &report.violations {
+                            let _ = writeln!(out, "  {violation}");
+                        }
+                        let _ = writeln!(out, "  replay: {}", replay(&options));
+                    }
+                    if let Ok(mut total) = total.lock() {
+                        total.add(&report.summary);
+                        if total.runs.is_multiple_of(1_000) && count > 1 {
+                            eprintln!("{} of {count} clusters", total.runs);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap_or_default();
+    let seconds = began.elapsed().as_secs_f64();
+    eprint!("{total}");
+    eprintln!(
+        "{} clusters of profile {} in {seconds:.1} s, {:.0} a second; {} with violations",
+        total.runs,
+        profile.name(),
+        total.runs as f64 / seconds,
+        found.load(Ordering::Relaxed)
+    );
+    ExitCode::from(u8::from(found.load(Ordering::Relaxed) > 0))
+}

@@ -1,0 +1,44 @@
+//! What must hold at the end of every run: one property a file.
+
+mod agreement;
+mod exercised;
+mod linearizable;
+mod never_older;
+mod settled;
+
+pub(super) use never_older::Observer;
+
+use std::collections::BTreeMap;
+
+use super::history::Operation;
+use super::summary::Summary;
+use crate::model::{Cell, Key, ServerId, Status};
+use crate::ring::Topology;
+
+/// What a run leaves to be judged.
+pub(super) struct Evidence<'a> {
+    pub(super) operations: &'a [Operation],
+    pub(super) topology: &'a Topology,
+    /// What every server holds at the end.
+    pub(super) contents: &'a BTreeMap<ServerId, Vec<(Key, Cell)>>,
+    pub(super) statuses: &'a BTreeMap<ServerId, Status>,
+    pub(super) observer: &'a Observer,
+    pub(super) summary: &'a Summary,
+}
+
+/// All violations, each with the name of its property.
+pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
+    type Check = fn(&Evidence<'_>) -> Vec<String>;
+    let properties: [(&'static str, Check); 5] = [
+        ("linearizable", linearizable::check),
+        ("agreement", agreement::check),
+        ("never older", never_older::check),
+        ("settled", settled::check),
+        ("exercised", exercised::check),
+    ];
+    let mut violations = Vec::new();
+    for (name, check) in properties {
+        violations.extend(check(evidence).into_iter().map(|what| format!("{name}: {what}")));
+    }
+    violations
+}

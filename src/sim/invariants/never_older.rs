@@ -1,0 +1,35 @@
+//! What a replica says it holds of a key never gets older, also not across a crash; only a lost disk may forget.
+
+use std::collections::BTreeMap;
+
+use super::Evidence;
+use crate::model::{Incarnation, Key, ServerId, Version};
+
+/// Listens to every answer that a replica gives.
+#[derive(Debug, Default)]
+pub(in super::super) struct Observer {
+    said: BTreeMap<(ServerId, Incarnation, Key), Version>,
+    regressions: Vec<String>,
+}
+
+impl Observer {
+    /// A replica has said that it durably holds this.
+    pub(in super::super) fn hear(
+        &mut self,
+        server: ServerId,
+        incarnation: Incarnation,
+        key: &Key,
+        version: Version,
+    ) {
+        let said = self.said.entry((server, incarnation, key.clone())).or_default();
+        if version < *said {
+            self.regressions
+                .push(format!("server {server} held {said} of key {key}, and then {version}"));
+        }
+        *said = (*said).max(version);
+    }
+}
+
+pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
+    evidence.observer.regressions.clone()
+}

@@ -1,0 +1,245 @@
+//! Clients: each does one operation after the other and notes what it was told.
+
+use std::time::Duration;
+
+use super::history::{Kind, Operation, Outcome, Value};
+use super::profile::Numbers;
+use super::seed::Random;
+use crate::model::{
+    ClientRequest, ClientResponse, Content, Failure, Key, Level, PreparedPut, ServerId, Version,
+};
+
+/// How often a client sends an unknown write again under its ticket.
+const MAX_RETRIES: u32 = 3;
+
+/// What a client does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send this to this server.
+    Send(ServerId, ClientRequest),
+    /// Think for that many microseconds.
+    Think(u64),
+}
+
+/// What has come of a request, for the client.
+#[derive(Debug)]
+pub(super) enum Told {
+    Answer(Result<ClientResponse, Failure>),
+    /// The server died, or never answered.
+    Nothing,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    number: usize,
+    random: Random,
+    current: Option<Current>,
+}
+
+#[derive(Clone, Debug)]
+struct Current {
+    key: Key,
+    kind: Kind,
+    start: u64,
+    level: Level,
+    retries: u32,
+    /// A first round of its own has been asked for.
+    preparing: bool,
+    /// The version under which it is written, once that is known.
+    ticket: Option<Version>,
+    /// Something was sent that may take effect.
+    sent: bool,
+}
+
+/// All clients, and what they have noted.
+#[derive(Debug)]
+pub(super) struct Workload {
+    clients: Vec<Client>,
+    keys: Vec<Key>,
+    servers: Vec<ServerId>,
+    left: usize,
+    next_value: Value,
+    /// Unknown writes are sent again as new ones: a flaw.
+    forgets_tickets: bool,
+    pub(super) operations: Vec<Operation>,
+    pub(super) retries: u64,
+    pub(super) scanned: u64,
+}
+
+impl Workload {
+    pub(super) fn new(
+        seed: u64,
+        numbers: Numbers,
+        servers: Vec<ServerId>,
+        forgets_tickets: bool,
+    ) -> Workload {
+        let mut random = Random::stream(seed, "keys");
+        let keys: Vec<_> = (0..numbers.keys)
+            .map(|i| Key::bound(format!("{}{i}", ["0", "a", "b", "c"][random.below(4) as usize])))
+            .collect();
+        let client = |number: usize| Client {
+            number,
+            random: Random::stream(seed, &format!("client {number}")),
+            current: None,
+        };
+        Workload {
+            clients: (0..numbers.clients).map(client).collect(),
+            keys,
+            servers,
+            left: numbers.operations,
+            next_value: 1,
+            forgets_tickets,
+            operations: Vec::new(),
+            retries: 0,
+            scanned: 0,
+        }
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(super) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// A write that must succeed, at the end.
+    pub(super) fn last_put(&mut self, key: &Key) -> (Value, ClientRequest) {
+        self.next_value += 1;
+        (self.next_value, put(key, self.next_value, Level::Quorum, None, None))
+    }
+
+    /// All operations are done.
+    pub(super) fn is_over(&self) -> bool {
+        self.left == 0 && self.clients.iter().all(|client| client.current.is_none())
+    }
+
+    /// The client is free: what does it begin? `None`: it is done.
+    pub(super) fn begin(&mut self, client: usize, now: u64) -> Option<Next> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let Client { random, current, .. } = &mut self.clients[client];
+        let key = random.pick(&self.keys)?.clone();
+        let server = *random.pick(&self.servers)?;
+        let level = if random.chance(50) { Level::All } else { Level::Quorum };
+        let timeout = Some(Duration::from_millis(random.between(100, 1_500)));
+        let kind = match random.below(100) {
+            0..45 => Kind::Read,
+            45..88 => {
+                self.next_value += 1;
+                Kind::Write(self.next_value)
+            }
+            _ => Kind::Write(0),
+        };
+        let preparing = kind != Kind::Read && random.chance(150);
+        let request = match kind {
+            Kind::Read if random.chance(150) => {
+                let (from, to, limit) = (key.clone(), Some(key.successor()), 10);
+                ClientRequest::Scan { from, to, limit, level, timeout }
+            }
+            Kind::Read => ClientRequest::Get { key: key.clone(), level, timeout },
+            Kind::Write(_) if preparing => {
+                ClientRequest::Prepare { key: key.clone(), level, timeout }
+            }
+            Kind::Write(value) => put(&key, value, level, timeout, None),
+        };
+        let sent = kind != Kind::Read && !preparing;
+        let (start, retries, ticket) = (now, 0, None);
+        *current = Some(Current { key, kind, start, level, retries, preparing, ticket, sent });
+        Some(Next::Send(server, request))
+    }
+
+    /// The client was told something, or nothing.
+    pub(super) fn told(&mut self, client: usize, now: u64, told: Told) -> Next {
+        let Client { number, random, current } = &mut self.clients[client];
+        // One that was refused does not come back at once.
+        let went_well = matches!(told, Told::Answer(Ok(_)));
+        let think = Next::Think(random.below(if went_well { 20_000 } else { 400_000 }));
+        let Some(mut operation) = current.take() else { return think };
+        let outcome = match (operation.kind, told) {
+            (Kind::Read, Told::Answer(Ok(ClientResponse::Get { cell }))) => {
+                Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
+            }
+            (Kind::Read, Told::Answer(Ok(ClientResponse::Scan { entries, .. }))) => {
+                self.scanned += 1;
+                let found = entries.iter().find(|entry| entry.key == operation.key);
+                let content = |value: &bytes::Bytes| value_of(&Content::Value(value.clone()));
+                Outcome::Found(found.map_or(0, |entry| content(&entry.value)))
+            }
+            (Kind::Read, _) => Outcome::Unknown,
+            (Kind::Write(value), Told::Answer(Ok(ClientResponse::Prepared { version }))) => {
+                operation.ticket = Some(version);
+                operation.preparing = false;
+                operation.sent = true;
+                let (key, level) = (operation.key.clone(), operation.level);
+                let request = put(&key, value, level, None, Some(version));
+                let server = random.pick(&self.servers).copied().unwrap_or_default();
+                *current = Some(operation);
+                return Next::Send(server, request);
+            }
+            (Kind::Write(_), Told::Answer(Ok(ClientResponse::Put { version, .. }))) => {
+                Outcome::Done(version)
+            }
+            (Kind::Write(_), Told::Answer(Err(failure))) if failure.is_definite() => {
+                // Nothing was stored by this attempt; an earlier one may still.
+                if operation.retries > 0 { Outcome::Unknown } else { Outcome::Refused }
+            }
+            (Kind::Write(value), told) => {
+                if let Told::Answer(Err(Failure::TimedOut { version: Some(version), .. })) = told {
+                    operation.ticket = Some(version);
+                }
+                let may_retry = operation.ticket.is_some() || self.forgets_tickets;
+                if operation.preparing {
+                    Outcome::Refused
+                } else if may_retry && operation.retries < MAX_RETRIES && random.chance(700) {
+                    operation.retries += 1;
+                    self.retries += 1;
+                    let ticket = if self.forgets_tickets { None } else { operation.ticket };
+                    let timeout = Some(Duration::from_millis(random.between(100, 1_500)));
+                    let request = put(&operation.key, value, operation.level, timeout, ticket);
+                    let server = random.pick(&self.servers).copied().unwrap_or_default();
+                    *current = Some(operation);
+                    return Next::Send(server, request);
+                } else {
+                    Outcome::Unknown
+                }
+            }
+        };
+        let Current { key, kind, start, .. } = operation;
+        self.operations.push(Operation { client: *number, key, kind, start, end: now, outcome });
+        think
+    }
+}
+
+/// The content that stands for a value: its number, and something to fill a segment.
+fn content(value: Value) -> Content {
+    match value {
+        0 => Content::Tombstone,
+        value => Content::Value(format!("{value}:{}", "x".repeat(40 + value as usize % 60)).into()),
+    }
+}
+
+/// The value that a content stands for.
+pub(super) fn value_of(content: &Content) -> Value {
+    let text = content.value().map(|value| String::from_utf8_lossy(value).into_owned());
+    let number = text.as_deref().and_then(|text| text.split(':').next()?.parse().ok());
+    match content {
+        Content::Tombstone => 0,
+        // What nobody can have written is found out as thin air.
+        Content::Value(_) => number.unwrap_or(Value::MAX),
+    }
+}
+
+fn put(
+    key: &Key,
+    value: Value,
+    level: Level,
+    timeout: Option<Duration>,
+    ticket: Option<Version>,
+) -> ClientRequest {
+    let content = content(value);
+    ClientRequest::Put(PreparedPut { key: key.clone(), content, level, timeout, ticket })
+}

@@ -1,0 +1,118 @@
+//! A fixed set of seeds of every profile, and the proof that the simulator can fail.
+
+#![allow(clippy::unwrap_used, reason = "a test falls where it goes wrong")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chord::sim::{Flaw, Options, Profile, Summary, replay, run};
+
+/// Threads: what a small machine has.
+const JOBS: usize = 2;
+
+/// Runs seeds until one has a violation, or all have run. The seed and the text of the first.
+fn search(seeds: u64, profile: Profile, flaw: Option<Flaw>) -> (Summary, Option<(u64, String)>) {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Summary::default(), None::<(u64, String)>));
+    std::thread::scope(|scope| {
+        for _ in 0..JOBS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    let options = Options { seed, profile, flaw, trace: false };
+                    let report = run(options);
+                    let mut total = total.lock().unwrap();
+                    total.0.add(&report.summary);
+                    if !report.violations.is_empty() {
+                        let text = format!(
+                            "{}\nreplay: {}",
+                            report.violations.join("\n"),
+                            replay(&options)
+                        );
+                        if total.1.as_ref().is_none_or(|(found, _)| seed < *found) {
+                            total.1 = Some((seed, text));
+                        }
+                        next.store(seeds, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    total.into_inner().unwrap()
+}
+
+/// S6–S10, S12, W1–W10, W12–W14: 2,000 clusters, and none may lose, repeat, or show anything stale.
+#[test]
+fn two_thousand_clusters_without_a_violation() {
+    let shares = [
+        (Profile::Mixed, 900),
+        (Profile::Crashes, 300),
+        (Profile::Cuts, 300),
+        (Profile::Clocks, 200),
+        (Profile::Wipes, 200),
+        (Profile::Calm, 100),
+    ];
+    let mut total = Summary::default();
+    for (profile, seeds) in shares {
+        let (summary, found) = search(seeds, profile, None);
+        if let Some((seed, text)) = found {
+            panic!("profile {}, seed {seed}:\n{text}", profile.name());
+        }
+        total.add(&summary);
+    }
+    println!("{total}");
+    assert_eq!(total.runs, 2_000);
+    for (what, count) in total.counts() {
+        assert!(count > 0, "2,000 clusters, and not once: {what}");
+    }
+}
+
+fn is_caught(flaw: Flaw) {
+    let (_, found) = search(10_000, Profile::for_flaw(flaw), Some(flaw));
+    let (seed, text) = found.unwrap_or_else(|| panic!("{} was not caught", flaw.name()));
+    println!("{} was caught by seed {seed}", flaw.name());
+    assert!(text.contains("linearizable") || text.contains("never older"), "{text}");
+}
+
+#[test]
+fn acknowledging_before_the_sync_is_caught() {
+    is_caught(Flaw::AckBeforeSync);
+}
+
+#[test]
+fn reading_without_write_back_is_caught() {
+    is_caught(Flaw::NoWriteBack);
+}
+
+#[test]
+fn taking_versions_from_clocks_in_one_round_is_caught() {
+    is_caught(Flaw::ClockVersions);
+}
+
+#[test]
+fn retrying_under_a_new_version_is_caught() {
+    is_caught(Flaw::RetryUnderNewVersion);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_byte_for_byte() {
+    for profile in Profile::ALL {
+        for seed in [1, 77] {
+            let options = Options { seed, profile, flaw: None, trace: true };
+            let (first, second) = (run(options), run(options));
+            assert!(first.trace.len() > 1_000, "the trace is empty");
+            assert!(first.trace == second.trace, "seed {seed} of {} differs", profile.name());
+            assert_eq!(first.summary, second.summary);
+        }
+    }
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    let trace =
+        |seed| run(Options { seed, profile: Profile::Mixed, flaw: None, trace: true }).trace;
+    assert_ne!(trace(1), trace(2));
+}
