@@ -43,6 +43,7 @@
 pub mod model;
 pub mod node;
 pub mod ring;
+pub mod server;
 pub mod sim;
 pub mod storage;
 pub mod wire;

@@ -1,0 +1,91 @@
+//! `chord-server`: one server of a cluster.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chord::server::{self, Flags};
+use clap::Parser;
+use tokio::sync::watch;
+
+/// One server of a Chord cluster. With a port alone: server PORT − 9000 of the demo cluster of four on this machine.
+#[derive(Parser)]
+#[command(name = "chord-server", version)]
+struct Program {
+    #[command(flatten)]
+    flags: Flags,
+
+    /// Check flags, cluster file and secret file, and end
+    #[arg(long)]
+    check: bool,
+
+    /// Ask the server at this address how it is, and end: 0 it votes, 3 it does not vote yet, 1 no answer
+    #[arg(long, value_name = "HOST:PORT", hide = true)]
+    probe: Option<String>,
+}
+
+/// Of a server that answers but does not vote.
+const NOT_VOTING: u8 = 3;
+
+/// What `--probe` exits with when the server votes and does not see all others vote.
+const ALONE: u8 = 4;
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    if let Some(address) = &program.probe {
+        return probe(address);
+    }
+    let config = match program.flags.resolve() {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    if program.check {
+        return ExitCode::SUCCESS;
+    }
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("CHORD_LOG", "info"))
+        .format_target(false)
+        .init();
+    let (stop, stopped) = watch::channel(false);
+    let asked = AtomicBool::new(false);
+    let handler = ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        stop.send_replace(true);
+    });
+    if let Err(error) = handler {
+        return fail(&error, 1);
+    }
+    let ready = |ready: &server::Ready| {
+        // Whoever started the server may have closed its end; the server runs all the same.
+        let _ = writeln!(std::io::stdout(), "{ready}");
+    };
+    match server::run(config, stopped, ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn probe(address: &str) -> ExitCode {
+    match server::probe(address) {
+        Ok(status) if status.voting => {
+            let unseen = status.peers.iter().filter(|peer| !peer.alive || !peer.voting).count();
+            if unseen == 0 {
+                println!("server {} votes, {} keys", status.server, status.keys);
+                return ExitCode::SUCCESS;
+            }
+            println!("server {} votes, but does not see {unseen} others vote", status.server);
+            ExitCode::from(ALONE)
+        }
+        Ok(status) => {
+            println!("server {} does not vote yet: {}", status.server, status.state);
+            ExitCode::from(NOT_VOTING)
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("chord-server: {error}");
+    ExitCode::from(code)
+}

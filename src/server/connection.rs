@@ -1,0 +1,555 @@
+//! One accepted connection: bytes to calls, answers to bytes.
+//!
+//! A client may send many calls without waiting. They are carried out at the same time and answered in the
+//! order in which they came, as every Thrift client expects; a peer's requests are answered as they finish.
+//! All answers that are ready leave in one write.
+//!
+//! Push-back, in the order in which it is felt: with [`MAX_CALLS_PER_CONNECTION`] calls in flight, or more than
+//! [`HIGH_WATER`] bytes that the other side does not take, or no room left in the byte budget, nothing more is
+//! read from the socket, and TCP tells the sender.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
+
+use super::gate::Gate;
+use super::mail::{Input, Outgoing, Route};
+use super::original::{self, Question, Translation};
+use super::stall::{Stall, WATCH};
+use super::throttle::Throttle;
+use crate::model::ServerId;
+use crate::node::Event;
+use crate::wire::{
+    Answer, Call, Detection, Foreign, Format, MAX_FRAME_LENGTH, MessageReader, Method, Sequence,
+    decode_call, detect, encode_answer, refuse,
+};
+
+/// Calls of one client connection in flight at most. A client that keeps more waiting gains nothing: a thousand
+/// fill every batch of the storage thread.
+pub(crate) const MAX_CALLS_PER_CONNECTION: usize = 1024;
+
+/// Requests of one peer connection in flight at most: what all the calls of a busy coordinator come to.
+const MAX_REQUESTS_PER_CONNECTION: usize = 16 * 1024;
+
+/// Bytes of calls in hand at most, over all client connections; another such budget is for peers. Two, because
+/// a client's call waits for peers, and peers that waited for clients' calls to end would close the circle.
+pub(crate) const BYTE_BUDGET: usize = 512 << 20;
+
+/// Unsent bytes beyond which nothing more is read: the other side is slow, and answers are memory.
+const HIGH_WATER: usize = 1 << 20;
+
+/// Bytes of a half message that need no share of the budget: every connection may have as much.
+const FREE_BYTES: usize = 64 * 1024;
+
+/// Room made for each read.
+const READ_BYTES: usize = 32 * 1024;
+
+/// Answers taken from the queue in one go.
+const MAX_ANSWERS: usize = 256;
+
+/// First bytes that should long have told what they are.
+const MAX_FIRST_BYTES: usize = 64;
+
+/// Looks after which an unanswered request of a peer is forgotten: the peer has, long before.
+const FORGET_AFTER: u32 = 12;
+
+/// What a browser is told.
+const NOT_HTTP: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 54\r\n\
+    Connection: close\r\n\r\nThis port of a Chord server speaks Thrift, not HTTP.\r\n";
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Who answers.
+    pub(crate) server: ServerId,
+    /// Who may speak as a peer.
+    pub(crate) gate: Arc<Gate>,
+    /// To the node's task.
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// See [`BYTE_BUDGET`].
+    pub(crate) client_bytes: Arc<Semaphore>,
+    /// See [`BYTE_BUDGET`].
+    pub(crate) peer_bytes: Arc<Semaphore>,
+    /// For lines about what strangers send.
+    pub(crate) strangers: Throttle,
+    /// For lines about peers that are refused.
+    pub(crate) refusals: Throttle,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, number: u32, shared: Arc<Shared>) {
+    // Without it small answers wait for acknowledgements; a socket that refuses is as good as closed.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let (outgoing, answers) = mpsc::unbounded_channel();
+    let inputs = shared.inputs.clone();
+    if inputs.send(Input::Opened { connection: number, outgoing }).await.is_err() {
+        return;
+    }
+    let connection = Connection {
+        number,
+        remote,
+        shared,
+        reader: None,
+        input: BytesMut::new(),
+        output: BytesMut::new(),
+        calls: VecDeque::new(),
+        first_call: 0,
+        requests: BTreeMap::new(),
+        next_request: 0,
+        introduced: None,
+        large: None,
+        waiting: None,
+        ending: false,
+        input_stall: Stall::default(),
+        output_stall: Stall::default(),
+        looks: 0,
+    };
+    connection.run(stream, answers).await;
+    // The node's task may be gone; then so is its list of connections.
+    let _ = inputs.send(Input::Closed { connection: number }).await;
+}
+
+/// A call between its arrival and its answer.
+struct Slot {
+    sequence: Sequence,
+    method: Method,
+    oneway: bool,
+    /// Of a call of the original program.
+    question: Option<Question>,
+    answer: Option<Answer>,
+    /// Given back with the answer.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// A peer's request between its arrival and its answer.
+struct Request {
+    sequence: Sequence,
+    method: Method,
+    oneway: bool,
+    /// The look at which it came.
+    since: u32,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// A share of the byte budget that is being waited for.
+struct Waiting {
+    /// For this message, or, if none, for a long one that is not complete yet.
+    message: Option<Bytes>,
+    share: Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>,
+}
+
+/// Nobody is left to serve for: the node's task is gone, or this side has closed.
+struct Gone;
+
+struct Connection {
+    number: u32,
+    remote: SocketAddr,
+    shared: Arc<Shared>,
+    /// `None` until the first bytes have said how the connection speaks.
+    reader: Option<(Format, MessageReader)>,
+    input: BytesMut,
+    output: BytesMut,
+    /// In the order of their arrival, which is that of their answers.
+    calls: VecDeque<Slot>,
+    /// The number of the first of them; wraps around.
+    first_call: u32,
+    requests: BTreeMap<u32, Request>,
+    next_request: u32,
+    /// Which server speaks here, once it has said so and was let in.
+    introduced: Option<ServerId>,
+    /// The share of a long message that is being read.
+    large: Option<OwnedSemaphorePermit>,
+    waiting: Option<Waiting>,
+    /// Nothing more is read; it ends when everything is answered.
+    ending: bool,
+    input_stall: Stall,
+    output_stall: Stall,
+    looks: u32,
+}
+
+impl Connection {
+    async fn run(mut self, mut stream: TcpStream, mut answers: mpsc::UnboundedReceiver<Outgoing>) {
+        let (mut from, mut to) = stream.split();
+        let mut ready = Vec::new();
+        let mut watch = tokio::time::interval(WATCH);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        watch.reset();
+        loop {
+            match self.take_in().await {
+                Ok(None) => {}
+                Ok(Some(foreign)) => return self.send_away(foreign, stream).await,
+                Err(Gone) => return,
+            }
+            let answered = self.calls.is_empty() && self.requests.is_empty();
+            if self.ending && answered && self.output.is_empty() {
+                return;
+            }
+            let reading = self.may_read();
+            if reading {
+                self.input.reserve(READ_BYTES);
+            }
+            tokio::select! {
+                biased;
+                count = answers.recv_many(&mut ready, MAX_ANSWERS) => {
+                    // None: the node's task is gone, and with it the server.
+                    if count == 0 {
+                        return;
+                    }
+                    for outgoing in ready.drain(..) {
+                        self.settle(outgoing);
+                    }
+                    self.flush_calls();
+                }
+                written = to.write_buf(&mut self.output), if !self.output.is_empty() => {
+                    match written {
+                        Ok(count) if count > 0 => self.output_stall.moved(count),
+                        _ => return,
+                    }
+                    if self.output.is_empty() {
+                        self.output_stall.done();
+                        self.give_room_back();
+                    }
+                }
+                share = wait_for(&mut self.waiting), if self.waiting.is_some() => {
+                    let message = self.waiting.take().and_then(|waiting| waiting.message);
+                    let handed = match message {
+                        Some(message) => self.hand_over(message, share).await,
+                        None => {
+                            self.large = share;
+                            Ok(())
+                        }
+                    };
+                    if handed.is_err() {
+                        return;
+                    }
+                }
+                read = from.read_buf(&mut self.input), if reading => match read {
+                    // A peer that has closed waits for no answers. A client may have closed one way only.
+                    Ok(0) if self.introduced.is_some() => return,
+                    Ok(0) => self.ending = true,
+                    Ok(count) => self.input_stall.moved(count),
+                    Err(_) => return,
+                },
+                _ = watch.tick() => {
+                    if self.has_stalled(reading) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether bytes are wanted: there is room for what they may hold.
+    fn may_read(&self) -> bool {
+        !self.ending && self.has_room() && self.waiting.is_none()
+    }
+
+    /// Whether another call may be taken in.
+    fn has_room(&self) -> bool {
+        self.calls.len() < MAX_CALLS_PER_CONNECTION
+            && self.requests.len() < MAX_REQUESTS_PER_CONNECTION
+            && self.output.len() < HIGH_WATER
+    }
+
+    /// Takes whole messages off the input, as long as there is room. `Some`: this is no Thrift we serve.
+    async fn take_in(&mut self) -> Result<Option<Foreign>, Gone> {
+        while !self.ending && !self.input.is_empty() && self.waiting.is_none() && self.has_room() {
+            let Some((_, reader)) = &mut self.reader else {
+                match detect(&self.input) {
+                    Detection::Thrift(format) => {
+                        self.reader = Some((format, MessageReader::new(format)));
+                    }
+                    Detection::NeedMore if self.input.len() < MAX_FIRST_BYTES => break,
+                    Detection::NeedMore => return Ok(Some(Foreign::Unknown)),
+                    Detection::Foreign(foreign) => return Ok(Some(foreign)),
+                }
+                continue;
+            };
+            match reader.next(&mut self.input) {
+                Ok(Some(message)) => {
+                    self.input_stall.done();
+                    self.hand_over_or_wait(message).await?;
+                }
+                Ok(None) => {
+                    // Shares of long messages are taken whole and before they are read, so that two half
+                    // messages never wait for each other's.
+                    if self.input.len() > FREE_BYTES && self.large.is_none() {
+                        match self.budget().try_acquire_many_owned(MAX_FRAME_LENGTH as u32) {
+                            Ok(share) => self.large = Some(share),
+                            Err(_) => self.wait_for_share(None, MAX_FRAME_LENGTH),
+                        }
+                    }
+                    break;
+                }
+                Err(error) => self.give_up(&error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn budget(&self) -> Arc<Semaphore> {
+        Arc::clone(match self.introduced {
+            Some(_) => &self.shared.peer_bytes,
+            None => &self.shared.client_bytes,
+        })
+    }
+
+    fn wait_for_share(&mut self, message: Option<Bytes>, bytes: usize) {
+        let share = Box::pin(self.budget().acquire_many_owned(bytes as u32));
+        self.waiting = Some(Waiting { message, share });
+    }
+
+    async fn hand_over_or_wait(&mut self, message: Bytes) -> Result<(), Gone> {
+        let bytes = message.len();
+        if let Some(mut large) = self.large.take()
+            && let Some(share) = large.split(bytes)
+        {
+            return self.hand_over(message, Some(share)).await;
+        }
+        match self.budget().try_acquire_many_owned(bytes as u32) {
+            Ok(share) => self.hand_over(message, Some(share)).await,
+            Err(_) => {
+                self.wait_for_share(Some(message), bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// The bytes make no sense; there is no telling where the next message begins.
+    fn give_up(&mut self, error: &dyn std::error::Error) {
+        if let Some(more) = self.shared.strangers.pass() {
+            log::warn!("connection from {} is closed: {error}{more}", self.remote);
+        }
+        self.input.clear();
+        self.ending = true;
+    }
+
+    /// A whole message: has its call carried out, or answers it at once.
+    async fn hand_over(
+        &mut self,
+        message: Bytes,
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Gone> {
+        let Some((format, _)) = self.reader else { return Ok(()) };
+        let request = match decode_call(format.protocol, message) {
+            Ok(request) => request,
+            Err(error) => {
+                self.give_up(&error);
+                return Ok(());
+            }
+        };
+        let server = self.shared.server;
+        let mut slot = Slot {
+            sequence: request.sequence,
+            method: request.method,
+            oneway: request.oneway,
+            question: None,
+            answer: None,
+            _share: share,
+        };
+        let number = self.first_call.wrapping_add(self.calls.len() as u32);
+        let route = Route { connection: self.number, slot: number };
+        let input = match request.call {
+            Ok(Call::Client(request)) => Ok(Event::Call { call: route.into(), request }.into()),
+            Ok(Call::Original(call)) => match original::translate(call, server) {
+                Translation::Answer(answer) => Err(answer),
+                Translation::Request(request, question) => {
+                    slot.question = Some(question);
+                    Ok(Event::Call { call: route.into(), request }.into())
+                }
+            },
+            Ok(Call::Hello(hello)) => match self.shared.gate.admit(&hello, self.remote.ip()) {
+                Ok(()) => {
+                    self.introduced = Some(hello.server);
+                    Ok(Input::Introduced { route, to: hello.server })
+                }
+                Err(refusal) => {
+                    self.introduced = None;
+                    if let Some(more) = self.shared.refusals.pass() {
+                        log::warn!("peer at {} is refused: {refusal}{more}", self.remote);
+                    }
+                    Err(Answer::Hello(Err(refusal.to_string())))
+                }
+            },
+            Ok(Call::Peer(request)) => match self.introduced {
+                Some(from) => {
+                    let number = self.next_request;
+                    self.next_request = number.wrapping_add(1);
+                    let Slot { sequence, method, oneway, _share, .. } = slot;
+                    let waiting = Request { sequence, method, oneway, since: self.looks, _share };
+                    self.requests.insert(number, waiting);
+                    let id = Route { connection: self.number, slot: number }.into();
+                    return self.tell(Event::Request { from, id, request }.into()).await;
+                }
+                None => Err(Answer::Peer(Err("introduce yourself with peerHello first".into()))),
+            },
+            Err(error) => Err(refuse(&slot.method, server, &error)),
+        };
+        match input {
+            Ok(input) => {
+                self.calls.push_back(slot);
+                self.tell(input).await
+            }
+            Err(answer) => {
+                slot.answer = Some(answer);
+                self.calls.push_back(slot);
+                self.flush_calls();
+                Ok(())
+            }
+        }
+    }
+
+    async fn tell(&mut self, input: Input) -> Result<(), Gone> {
+        self.shared.inputs.send(input).await.map_err(|_| Gone)
+    }
+
+    /// Takes an answer from the node's task.
+    fn settle(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Answer { slot, result } => {
+                let server = self.shared.server;
+                if let Some(slot) = self.slot(slot) {
+                    slot.answer = Some(match slot.question.take() {
+                        Some(question) => question.answer(result),
+                        None => Answer::Client { server, result },
+                    });
+                }
+            }
+            Outgoing::Hello { slot, hello } => {
+                let hello = self.shared.gate.outward(hello);
+                if let Some(slot) = self.slot(slot) {
+                    slot.answer = Some(Answer::Hello(Ok(hello)));
+                }
+            }
+            Outgoing::Reply { slot, reply } => {
+                if let Some(request) = self.requests.remove(&slot)
+                    && !request.oneway
+                {
+                    self.encode(&request.method, request.sequence, &Answer::Peer(Ok(reply)));
+                }
+            }
+            Outgoing::Finish => {
+                self.input.clear();
+                self.waiting = None;
+                self.ending = true;
+            }
+        }
+    }
+
+    fn slot(&mut self, number: u32) -> Option<&mut Slot> {
+        self.calls.get_mut(number.wrapping_sub(self.first_call) as usize)
+    }
+
+    /// Encodes the answers that are next in order.
+    fn flush_calls(&mut self) {
+        while self.calls.front().is_some_and(|slot| slot.answer.is_some())
+            && let Some(slot) = self.calls.pop_front()
+        {
+            self.first_call = self.first_call.wrapping_add(1);
+            if let (false, Some(answer)) = (slot.oneway, &slot.answer) {
+                self.encode(&slot.method, slot.sequence, answer);
+            }
+        }
+    }
+
+    fn encode(&mut self, method: &Method, sequence: Sequence, answer: &Answer) {
+        let Some((format, _)) = self.reader else { return };
+        let before = self.output.len();
+        if let Err(error) = encode_answer(format, method, sequence, answer, &mut self.output) {
+            log::error!("an answer to {} cannot be encoded: {error}", self.remote);
+            self.output.truncate(before);
+            let instead = Answer::Application("the answer cannot be encoded".into());
+            if encode_answer(format, method, sequence, &instead, &mut self.output).is_err() {
+                self.output.truncate(before);
+                self.ending = true;
+            }
+        }
+    }
+
+    /// One long answer should not make every connection keep room for another.
+    fn give_room_back(&mut self) {
+        if self.output.capacity() > HIGH_WATER {
+            self.output = BytesMut::new();
+        }
+    }
+
+    /// Looks whether the other side keeps this one waiting for too long; also forgets old requests of peers.
+    fn has_stalled(&mut self, reading: bool) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        let now = self.looks;
+        self.requests.retain(|_, request| now.wrapping_sub(request.since) <= FORGET_AFTER);
+        let what = if self.input_stall.look(reading && !self.input.is_empty()) {
+            "it has left a message half sent"
+        } else if self.output_stall.look(!self.output.is_empty()) {
+            "it does not take its answers"
+        } else {
+            return false;
+        };
+        if let Some(more) = self.shared.strangers.pass() {
+            log::warn!("connection from {} is closed: {what}{more}", self.remote);
+        }
+        true
+    }
+
+    /// Something else than Thrift: a word in its own language if we know it, and the end.
+    async fn send_away(self, foreign: Foreign, mut stream: TcpStream) {
+        if let Some(more) = self.shared.strangers.pass() {
+            log::warn!("connection from {} is closed: {foreign}{more}", self.remote);
+        }
+        if foreign != Foreign::Http {
+            return;
+        }
+        let farewell = async {
+            stream.write_all(NOT_HTTP).await?;
+            stream.shutdown().await?;
+            // Closing with unread bytes would reset the connection and take the answer away from the reader.
+            let mut rest = [0; 1024];
+            for _ in 0..MAX_FIRST_BYTES {
+                if stream.read(&mut rest).await? == 0 {
+                    break;
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // However it ends, the connection is closed.
+        let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+    }
+}
+
+/// The share, once there is one. `None` only if the budget was closed, which nobody does.
+async fn wait_for(waiting: &mut Option<Waiting>) -> Option<OwnedSemaphorePermit> {
+    match waiting {
+        Some(waiting) => waiting.share.as_mut().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+impl From<Event> for Input {
+    fn from(event: Event) -> Input {
+        Input::Event(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_http_says_its_own_length() {
+        let text = std::str::from_utf8(NOT_HTTP).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    }
+}
