@@ -40,6 +40,7 @@
 //! [`storage`] for the disk; [`wire`] for the bytes; [`server`] for the threads and tasks; [`sim`] for how we know
 //! that it works.
 
+pub mod client;
 pub mod model;
 pub mod node;
 pub mod ring;
