@@ -1,0 +1,105 @@
+//! Bad input at every door of a server: a clear error, and it goes on serving.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use chord::model::Level;
+
+use crate::process::{Cluster, run, text};
+
+/// W11, and the frames: whatever arrives, the next client is served.
+#[test]
+fn garbage_on_the_port_is_refused_and_the_server_goes_on() {
+    let cluster = Cluster::demo();
+    let send = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(cluster.address(0)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    };
+    let answer = text(&send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    send(b"\x16\x03\x01\x02\x00");
+    send(&[0x7f; 4096]);
+    send(b"\x00\xff\xff\xff\x80\x01\x00\x01");
+    send(&[0x80, 0x01, 0x00, 0x01, 0x7f, 0xff, 0xff, 0xff]);
+    // Half a frame, then nothing.
+    send(b"\x00\x00\x00\x40\x80\x01");
+    // A peer's call from nobody in particular.
+    let mut frame = vec![0x80, 0x01, 0x00, 0x01, 0, 0, 0, 8];
+    frame.extend_from_slice(b"peerPing");
+    frame.extend_from_slice(&[0, 0, 0, 1, 0x0c, 0, 1, 0, 0]);
+    let mut framed = (frame.len() as u32).to_be_bytes().to_vec();
+    framed.extend_from_slice(&frame);
+    let answer = text(&send(&framed));
+    assert!(answer.contains("peerHello"), "a client may not call a peer's service: {answer:?}");
+    cluster.put(0, "010", "v", Level::Quorum).unwrap();
+}
+
+/// W11: keys and values are validated at the server, not in the client.
+#[test]
+fn keys_and_values_are_validated_at_the_server() {
+    let cluster = Cluster::demo();
+    let script = [("put ", ""), ("get ", "")];
+    for (word, rest) in script {
+        let key = "k".repeat(64 * 1024 + 1);
+        let output = cluster.client_with(&[], &format!("{word}{key} {rest}\nput ok 1\n"));
+        assert!(text(&output.stdout).contains("SUCCESS"), "the session goes on");
+        assert_ne!(output.status.code(), Some(0));
+    }
+    assert!(cluster.client(&["get", "ok"]).status.success());
+}
+
+/// Starting wrongly: one clear line, a non-zero exit.
+#[test]
+fn a_server_that_cannot_start_says_why_in_one_line() {
+    let cluster = Cluster::demo();
+    let check = |mut command: Command, words: &[&str], code: i32| {
+        command.env_remove("RUST_BACKTRACE");
+        let output = run(command, "");
+        let stderr = text(&output.stderr);
+        for word in words {
+            assert!(stderr.contains(word), "'{word}' is not in: {stderr}");
+        }
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+    };
+    // The folder is locked.
+    check(cluster.command(0), &["data-0", &cluster.pid(0).to_string()], 1);
+    // The port is taken.
+    let mut command = cluster.command(0);
+    command.arg("--data").arg(cluster.folder.path().join("elsewhere"));
+    let mut other = Command::new(command.get_program());
+    other
+        .arg("--cluster")
+        .arg(cluster.folder.path().join("cluster.json"))
+        .args(["--id", "0", "--data"])
+        .arg(cluster.folder.path().join("elsewhere"));
+    check(other, &[&cluster.address(0)], 1);
+    // Flags and files.
+    let program = env!("CARGO_BIN_EXE_chord-server");
+    let with = |args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args);
+        command
+    };
+    check(with(&["--frobnicate"]), &["--frobnicate"], 2);
+    check(with(&["9000", "--sync", "soon"]), &["soon"], 2);
+    check(with(&["8000"]), &["8000"], 2);
+    check(
+        with(&["--cluster", "/nowhere/cluster.json", "--id", "0"]),
+        &["/nowhere/cluster.json"],
+        2,
+    );
+    let broken = cluster.folder.path().join("broken.json");
+    std::fs::write(&broken, "{\"name\": ").unwrap();
+    check(with(&["--cluster", broken.to_str().unwrap(), "--id", "0"]), &["broken.json"], 2);
+    std::fs::write(&broken, "{\"name\": \"x\", \"replicas\": 3, \"servers\": [], \"colour\": 1}")
+        .unwrap();
+    check(with(&["--cluster", broken.to_str().unwrap(), "--id", "0"]), &["colour"], 2);
+}

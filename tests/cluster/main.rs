@@ -1,0 +1,11 @@
+//! The real programs, real sockets, `kill -9`. Each test names the statements it shows (docs/testing.md).
+
+#![allow(clippy::disallowed_methods, reason = "tests of real processes live in real time")]
+#![allow(clippy::unwrap_used, reason = "a test falls where it goes wrong")]
+
+mod doors;
+mod load;
+mod process;
+mod recovery;
+mod scripts;
+mod story;
