@@ -86,6 +86,7 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
                     format!("UNKNOWN {key}: {why}; it may or may not have been stored{ticket}")
                 }
                 error if is_write => format!("NOT STORED {key}: {error}"),
+                error if key.is_empty() => format!("FAILED: {error}"),
                 error => format!("FAILED {key}: {error}"),
             };
             return one(line, error.exit_code());

@@ -3,8 +3,8 @@
 //! A peer is *alive* while its link is up and it has not left a question unanswered for longer than
 //! [`super::Config::silence`], and if it says that it votes. A crash breaks the link, so it is noticed at once; a
 //! peer that is cut off, paused or hung is noticed by its silence. Servers that share ranges ask each other for a
-//! sign of life when there is no other traffic; all others are found out when they are needed, so that nothing is
-//! done by everyone to everyone every second.
+//! sign of life when there is no other traffic; all others are asked until they vote, and then found out when they are
+//! needed, so that nothing is done by everyone to everyone every second.
 //!
 //! Alive is a belief: it decides whether a call is worth starting, never whether it was successful.
 //!
@@ -197,19 +197,20 @@ impl Membership {
         self.next_ping
     }
 
-    /// Asks neighbours that have been quiet for a sign of life.
+    /// Who has been quiet and should be asked for a sign of life.
     pub(super) fn on_time(&mut self, config: &Config, now: Instant) -> Vec<ServerId> {
         if now < self.next_ping {
             return Vec::new();
         }
         self.next_ping = now + config.ping_interval;
-        let quiet = |server: &&ServerId| {
-            self.members.get(server).is_some_and(|member| {
-                // Half an interval: one that answered the last ping a moment late is asked all the same.
-                member.link && now - member.heard_at >= config.ping_interval / 2
-            })
+        // Half an interval: one that answered the last ping a moment late is asked all the same.
+        let is_quiet = |member: &Member| now - member.heard_at >= config.ping_interval / 2;
+        let wanted = |(server, member): (&ServerId, &Member)| {
+            // Of others, whether they vote is all that must be known beforehand; once they do, they are left alone.
+            let matters = self.neighbours.contains(server) || !member.voting;
+            (member.link && matters && is_quiet(member)).then_some(*server)
         };
-        self.neighbours.iter().filter(quiet).copied().collect()
+        self.members.iter().filter_map(wanted).collect()
     }
 }
 
