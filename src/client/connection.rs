@@ -9,7 +9,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::model::ClientRequest;
-use crate::wire::{Call, Format, MessageReader, Reply, Sequence, decode_reply, encode_call};
+use crate::wire::{
+    Call, Error, FailureCode, Format, MessageReader, RemoteFailure, Reply, Sequence, decode_reply,
+    encode_call,
+};
 
 /// Calls that wait to be written are taken in lots of this many: one write for all of them.
 const LOT: usize = 256;
@@ -93,7 +96,7 @@ async fn serve(mut stream: TcpStream, mut orders: mpsc::UnboundedReceiver<Order>
                     match encode_call(Format::NATIVE, Sequence(next), &call, &mut output) {
                         Ok(_) => waiting.push_back((Sequence(next), sender)),
                         Err(error) => {
-                            let _ = sender.send(Err(Broken { why: error.to_string(), unsent: true }));
+                            let _ = sender.send(Ok(impossible(&error)));
                         }
                     }
                 }
@@ -113,6 +116,20 @@ async fn serve(mut stream: TcpStream, mut orders: mpsc::UnboundedReceiver<Order>
     while let Some((_, sender)) = orders.recv().await {
         let _ = sender.send(Err(Broken { why: why.clone(), unsent: true }));
     }
+}
+
+/// A call that cannot even be written is refused here, as a server would.
+fn impossible(error: &Error) -> Reply {
+    let failure = RemoteFailure {
+        code: FailureCode::InvalidRequest,
+        message: format!("invalid request: {error}"),
+        level: None,
+        required: None,
+        received: None,
+        alive: None,
+        version: None,
+    };
+    Reply::Client { server: None, result: Err(failure) }
 }
 
 /// Writes and reads until the last call is answered.

@@ -53,6 +53,17 @@ fn keys_and_values_are_validated_at_the_server() {
         assert_ne!(output.status.code(), Some(0));
     }
     assert!(cluster.client(&["get", "ok"]).status.success());
+    // The longest value that there may be, one byte more, and more than any frame.
+    let longest = 15 << 20;
+    let put = |length: usize| format!("put big{length} {}\n", "x".repeat(length));
+    let script = [longest, longest + 1, 17 << 20].map(put).concat();
+    let output = cluster.client_with(&["--timeout", "20"], &script);
+    let stdout = text(&output.stdout);
+    let begins: Vec<_> = stdout.lines().map(|line| &line[..line.len().min(10)]).collect();
+    assert_eq!(begins, ["SUCCESS bi", "NOT STORED", "NOT STORED"]);
+    assert_eq!(output.status.code(), Some(5));
+    let value = cluster.client(&["--raw", "get", &format!("big{longest}")]);
+    assert_eq!(value.stdout.len(), longest);
 }
 
 /// Starting wrongly: one clear line, a non-zero exit.
