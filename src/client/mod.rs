@@ -23,6 +23,8 @@ mod connection;
 mod error;
 pub mod grammar;
 pub mod show;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Answered, Client, Options, Safety};
 pub use connection::{Broken, Connection, Pending};

@@ -1,0 +1,214 @@
+//! The client against servers that misbehave: what is sent again, to whom, and what is never sent twice.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::{Client, Error, Options, Safety, batch};
+use crate::model::{
+    Cell, ClientRequest, ClientResponse, Content, Failure, Incarnation, Key, Level, ServerId,
+    Version,
+};
+use crate::wire::{Answer, Call, Format, MessageReader, decode_call, encode_answer};
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// What a server does with a call: answers, or (`None`) closes the connection.
+type Behaviour = fn(&ClientRequest) -> Option<Result<ClientResponse>>;
+
+/// A server that notes what it is asked.
+struct Fake {
+    address: String,
+    asked: Arc<Mutex<Vec<ClientRequest>>>,
+}
+
+impl Fake {
+    async fn start(behaviour: Behaviour) -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let notes = Arc::clone(&notes);
+                tokio::spawn(async move {
+                    let mut reader = MessageReader::new(Format::NATIVE);
+                    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+                    while stream.read_buf(&mut input).await.is_ok_and(|length| length > 0) {
+                        while let Some(message) = reader.next(&mut input).unwrap() {
+                            let request = decode_call(Format::NATIVE.protocol, message).unwrap();
+                            let Ok(Call::Client(call)) = request.call else { panic!() };
+                            notes.lock().unwrap().push(call.clone());
+                            let Some(result) = behaviour(&call) else { return };
+                            let answer = Answer::Client { server: ServerId(0), result };
+                            let (method, sequence) = (&request.method, request.sequence);
+                            encode_answer(Format::NATIVE, method, sequence, &answer, &mut output)
+                                .unwrap();
+                        }
+                        stream.write_all_buf(&mut output).await.unwrap();
+                    }
+                });
+            }
+        });
+        Fake { address, asked }
+    }
+
+    fn puts(&self) -> Vec<Option<Version>> {
+        let asked = self.asked.lock().unwrap();
+        let ticket = |request: &ClientRequest| match request {
+            ClientRequest::Put(put) => Some(put.ticket),
+            _ => None,
+        };
+        asked.iter().filter_map(ticket).collect()
+    }
+}
+
+fn version() -> Version {
+    Version { time: 7, server: ServerId(0), incarnation: Incarnation(1), step: 0 }
+}
+
+/// Answers everything; a key's value is the key.
+fn well(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    Some(Ok(match request {
+        ClientRequest::Put(put) => {
+            let version = put.ticket.unwrap_or(version());
+            ClientResponse::Put { version, overtaken: false }
+        }
+        ClientRequest::Prepare { .. } => ClientResponse::Prepared { version: version() },
+        ClientRequest::Get { key, .. } => {
+            let content = Content::Value(key.to_bytes());
+            ClientResponse::Get { cell: Some(Cell { version: version(), content }) }
+        }
+        _ => return None,
+    }))
+}
+
+/// Dies over every write, and answers the rest.
+fn dies_over_writes(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    match request {
+        ClientRequest::Put(_) => None,
+        _ => well(request),
+    }
+}
+
+fn dies(_: &ClientRequest) -> Option<Result<ClientResponse>> {
+    None
+}
+
+/// Gives every write up, with the ticket.
+fn times_out(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    match request {
+        ClientRequest::Put(_) => {
+            let (level, required, received) = (Level::Quorum, 2, 1);
+            Some(Err(Failure::TimedOut { level, required, received, version: Some(version()) }))
+        }
+        _ => well(request),
+    }
+}
+
+fn client(servers: &[&Fake], safety: Safety) -> Client {
+    let servers = servers.iter().map(|server| server.address.clone()).collect();
+    Client::new(Options { servers, timeout: Duration::from_millis(600), safety })
+}
+
+async fn put(client: &mut Client) -> std::result::Result<super::Answered, Error> {
+    client.write(Key::bound("k"), Content::Value("v".into()), Level::Quorum).await
+}
+
+#[tokio::test]
+async fn a_write_without_a_ticket_is_never_sent_twice() {
+    let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(well).await);
+    let mut client = client(&[&first, &second], Safety::OneCall);
+    let error = put(&mut client).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { ticket: None, .. }), "{error:?}");
+    assert!(!error.is_definite() && !error.may_retry());
+    assert_eq!((first.puts().len(), second.puts().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_write_with_a_ticket_goes_to_another_server_under_the_same_ticket() {
+    let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(well).await);
+    let mut client = client(&[&first, &second], Safety::Ticket);
+    put(&mut client).await.unwrap();
+    assert_eq!(first.puts(), [Some(version())]);
+    assert_eq!(second.puts(), [Some(version())]);
+}
+
+#[tokio::test]
+async fn a_write_that_timed_out_is_tried_again_under_its_ticket_and_then_unknown() {
+    let server = Fake::start(times_out).await;
+    let mut client = client(&[&server], Safety::OneCall);
+    let error = put(&mut client).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { ticket: Some(ticket), .. } if ticket == version()));
+    let puts = server.puts();
+    assert!(puts.len() > 1 && puts[0].is_none());
+    assert!(puts[1..].iter().all(|ticket| *ticket == Some(version())), "{puts:?}");
+}
+
+#[tokio::test]
+async fn a_read_goes_to_the_next_server_when_one_dies_over_it() {
+    let (first, second) = (Fake::start(dies).await, Fake::start(well).await);
+    let mut client = client(&[&first, &second], Safety::OneCall);
+    let (key, level, timeout) = (Key::bound("k"), Level::Quorum, None);
+    client.read(ClientRequest::Get { key, level, timeout }).await.unwrap();
+    assert_eq!(client.address(), Some(second.address.as_str()));
+}
+
+#[tokio::test]
+async fn without_a_server_nothing_was_stored() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let timeout = Duration::from_millis(300);
+    let mut client = Client::new(Options { servers: vec![gone], timeout, safety: Safety::OneCall });
+    let error = put(&mut client).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }) && error.is_definite());
+    assert_eq!(error.exit_code(), 6);
+}
+
+#[tokio::test]
+async fn a_batch_prints_in_the_order_of_its_lines_and_goes_on_after_errors() {
+    let server = Fake::start(well).await;
+    let mut client = client(&[&server], Safety::OneCall);
+    let (sender, mut lines) = tokio::sync::mpsc::channel(4096);
+    let mut input: Vec<_> = (0..2_500).map(|i| format!("get key{i}")).collect();
+    input.insert(10, "frobnicate".to_owned());
+    input.insert(20, "# a note".to_owned());
+    input.insert(30, "put key1 v".to_owned());
+    for line in input {
+        sender.send(line).await.unwrap();
+    }
+    drop(sender);
+    let options =
+        batch::Options { level: Level::Quorum, json: false, quiet: false, one_by_one: false };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let summary = batch::run(&mut client, &mut lines, options, &mut out, &mut err).await.unwrap();
+    assert_eq!((summary.commands, summary.ok, summary.failed, summary.exit), (2_502, 2_501, 1, 2));
+    let out = String::from_utf8(out).unwrap();
+    let keys: Vec<_> = out
+        .lines()
+        .filter(|line| !line.contains("= v"))
+        .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
+        .collect();
+    let expected: Vec<_> = (0..2_500).map(|i| format!("key{i}")).collect();
+    assert_eq!(keys, expected);
+    assert!(String::from_utf8(err).unwrap().starts_with("line 11: there is no command"));
+}
+
+#[tokio::test]
+async fn a_batch_whose_server_dies_reports_what_is_unknown_and_goes_on() {
+    let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(well).await);
+    let mut client = client(&[&first, &second], Safety::OneCall);
+    let (sender, mut lines) = tokio::sync::mpsc::channel(16);
+    for line in ["put a 1", "exit"] {
+        sender.send(line.to_owned()).await.unwrap();
+    }
+    let options =
+        batch::Options { level: Level::Quorum, json: false, quiet: false, one_by_one: false };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let summary = batch::run(&mut client, &mut lines, options, &mut out, &mut err).await.unwrap();
+    assert_eq!(summary.exit, 4);
+    assert!(String::from_utf8(out).unwrap().starts_with("UNKNOWN a"));
+    assert!(second.puts().is_empty());
+}
