@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 wanted=()
 command -v thrift >/dev/null || wanted+=(thrift-compiler)
-command -v python3 >/dev/null || wanted+=(python3 python3-venv)
+python3 -c 'import ensurepip' 2>/dev/null || wanted+=(python3 python3-venv)
 [ -f /usr/share/dict/words ] || wanted+=(wamerican)
 if [ ${#wanted[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

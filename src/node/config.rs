@@ -61,7 +61,8 @@ impl Config {
             first_request: 0,
             timeout: Duration::from_secs(2),
             ping_interval: Duration::from_millis(250),
-            silence: Duration::from_secs(1),
+            // With the time until the next question, less than a second.
+            silence: Duration::from_millis(700),
             repair_interval: Duration::from_secs(10),
             max_calls: 10_000,
             max_hints: 1_000_000,

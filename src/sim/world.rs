@@ -1,21 +1,22 @@
 //! The world: one queue of things to come, and the servers they happen to.
 
+mod ending;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::history::{Kind, Operation, Outcome};
-use super::invariants::{Evidence, Observer, check};
+use super::invariants::Observer;
 use super::network::Network;
 use super::profile::Numbers;
 use super::seed::Random;
-use super::workload::{Next, Told, Workload, value_of};
+use super::workload::{Next, Told, Workload};
 use super::{Options, Report, Summary};
 use crate::model::{
-    CallId, Cell, ClientRequest, ClientResponse, FolderId, Hello, InspectSource, Instant, Key,
-    Level, Now, PeerAnswer, PeerReply, PeerRequest, Read, RequestId, ServerId, Status,
+    CallId, ClientRequest, ClientResponse, FolderId, Hello, Instant, Key, Now, PeerAnswer,
+    PeerReply, PeerRequest, Read, RequestId, ServerId,
 };
 use crate::node::{Config, Effect, Event, Flaw, Node};
 use crate::ring::{Placement, Topology};
@@ -658,184 +659,6 @@ impl World {
                 self.start(*id);
             }
         }
-    }
-
-    // ── The end ─────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Asks a server something and waits for the answer.
-    fn ask(&mut self, server: ServerId, request: ClientRequest) -> Result<ClientResponse, String> {
-        let call = self.call(NOBODY, server, request);
-        let until = self.now + CLIENT_PATIENCE;
-        while self.now < until && self.broken.is_empty() {
-            if let Some(answer) = self.answers.remove(&call) {
-                return answer.map_err(|failure| failure.to_string());
-            }
-            self.turn();
-        }
-        Err(self
-            .broken
-            .first()
-            .map_or("no answer".to_owned(), |_| "something is broken".to_owned()))
-    }
-
-    fn contents(&mut self, server: ServerId) -> Vec<(Key, Cell)> {
-        let (source, from) = (InspectSource::Cells, Key::bound(""));
-        match self.ask(server, ClientRequest::Inspect { source, from, limit: 1_000 }) {
-            Ok(ClientResponse::Inspected { entries, .. }) => entries,
-            other => {
-                self.broken.push(format!("server {server} cannot be inspected: {other:?}"));
-                Vec::new()
-            }
-        }
-    }
-
-    fn status(&mut self, server: ServerId) -> Status {
-        match self.ask(server, ClientRequest::Status) {
-            Ok(ClientResponse::Status(status)) => *status,
-            other => {
-                self.broken.push(format!("server {server} has no status: {other:?}"));
-                Status::default()
-            }
-        }
-    }
-
-    fn all_contents(&mut self) -> BTreeMap<ServerId, Vec<(Key, Cell)>> {
-        let ids: Vec<_> = self.servers.keys().copied().collect();
-        ids.into_iter().map(|id| (id, self.contents(id))).collect()
-    }
-
-    fn all_statuses(&mut self) -> BTreeMap<ServerId, Status> {
-        let ids: Vec<_> = self.servers.keys().copied().collect();
-        ids.into_iter().map(|id| (id, self.status(id))).collect()
-    }
-
-    /// Lets time pass until nothing is left to be mended, or for long enough.
-    fn settle(&mut self) {
-        let until = self.now + SETTLING;
-        let mut quiet_since = None;
-        while self.now < until && self.broken.is_empty() {
-            match (self.has_settled(), quiet_since) {
-                (true, Some(since)) if self.now - since >= QUIET => return,
-                (true, None) => quiet_since = Some(self.now),
-                (true, Some(_)) => {}
-                (false, _) => quiet_since = None,
-            }
-            let pause = self.now + 500_000;
-            while self.now < pause {
-                self.turn();
-            }
-        }
-    }
-
-    /// Everyone votes and sees everyone, no hint waits, replicas hold the same.
-    fn has_settled(&mut self) -> bool {
-        let statuses = self.all_statuses();
-        let quiet = statuses.values().all(|status| {
-            status.voting
-                && status.peers.iter().all(|peer| peer.alive && peer.voting && peer.hints == 0)
-        });
-        if !quiet {
-            return false;
-        }
-        let contents = self.all_contents();
-        self.workload.keys().iter().all(|key| {
-            let replicas = &self.topology.range_of(key).replicas;
-            let held = |replica: &ServerId| {
-                contents[replica].iter().find(|(held, _)| held == key).map(|(_, cell)| cell)
-            };
-            replicas.iter().all(|replica| held(replica) == held(&replicas[0]))
-        })
-    }
-
-    /// Now that all is well, a write must succeed.
-    fn write_everything(&mut self, ids: &[ServerId]) {
-        for key in self.workload.keys().to_vec() {
-            for id in ids {
-                let start = self.now;
-                let (value, request) = self.workload.last_put(&key);
-                let outcome = match self.ask(*id, request) {
-                    Ok(ClientResponse::Put { version, .. }) => Outcome::Done(version),
-                    other => {
-                        if self.broken.is_empty() {
-                            let what =
-                                format!("{key} cannot be written at {id} at the end: {other:?}");
-                            self.broken.push(what);
-                        }
-                        Outcome::Unknown
-                    }
-                };
-                let (key, end) = (key.clone(), self.now);
-                let (client, kind) = (NOBODY, Kind::Write(value));
-                self.workload.operations.push(Operation { client, key, kind, start, end, outcome });
-            }
-        }
-    }
-
-    /// Every key, through every server: what was acknowledged must be there.
-    fn read_everything(&mut self, ids: &[ServerId]) {
-        for key in self.workload.keys().to_vec() {
-            for id in ids {
-                let start = self.now;
-                let (level, timeout) = (Level::Quorum, None);
-                let request = ClientRequest::Get { key: key.clone(), level, timeout };
-                let outcome = match self.ask(*id, request) {
-                    Ok(ClientResponse::Get { cell }) => {
-                        Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
-                    }
-                    other => {
-                        if self.broken.is_empty() {
-                            let what =
-                                format!("{key} cannot be read at {id} at the end: {other:?}");
-                            self.broken.push(what);
-                        }
-                        Outcome::Unknown
-                    }
-                };
-                let (key, end) = (key.clone(), self.now);
-                let (client, kind) = (NOBODY, Kind::Read);
-                self.workload.operations.push(Operation { client, key, kind, start, end, outcome });
-            }
-        }
-    }
-
-    fn judge(mut self) -> Report {
-        let contents = self.all_contents();
-        let statuses = self.all_statuses();
-        let summary = &mut self.summary;
-        for operation in &self.workload.operations {
-            match (operation.kind, operation.outcome) {
-                (Kind::Write(_), Outcome::Done(_)) => summary.writes_ok += 1,
-                (Kind::Write(_), Outcome::Refused) => summary.writes_refused += 1,
-                (Kind::Write(_), _) => summary.writes_unknown += 1,
-                (Kind::Read, Outcome::Found(_)) => summary.reads_ok += 1,
-                (Kind::Read, _) => summary.reads_failed += 1,
-            }
-        }
-        summary.judged = self.workload.operations.len() as u64;
-        summary.retries = self.workload.retries;
-        summary.scanned = self.workload.scanned;
-        summary.joins = self.lives;
-        summary.virtual_ms = self.now / 1_000;
-        for status in statuses.values() {
-            // Of the last life of each server.
-            let count = |name: &str| status.counters.get(name).copied().unwrap_or(0);
-            summary.compactions += count("compactions");
-            summary.hints_kept += count("hints_kept");
-            summary.hints_delivered += count("hints_delivered");
-            summary.written_back += count("reads_written_back");
-            summary.repaired += count("cells_repaired");
-        }
-        let evidence = Evidence {
-            operations: &self.workload.operations,
-            topology: &self.topology,
-            contents: &contents,
-            statuses: &statuses,
-            observer: &self.observer,
-            summary: &self.summary,
-        };
-        let mut violations = self.broken.clone();
-        violations.extend(check(&evidence));
-        Report { summary: self.summary, violations, trace: self.trace }
     }
 }
 

@@ -175,7 +175,7 @@ fn no_file_is_too_long_to_read_in_a_sitting() {
     let long: Vec<_> = sources(&src())
         .into_iter()
         .map(|file| (fs::read_to_string(&file).unwrap().lines().count(), file))
-        .filter(|(lines, _)| *lines > 900)
+        .filter(|(lines, _)| *lines > 750)
         .collect();
     assert!(long.is_empty(), "{long:?}");
 }
