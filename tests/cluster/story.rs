@@ -9,7 +9,7 @@ use crate::process::{Cluster, text, wait_until};
 #[test]
 fn a_console_session_puts_keys_where_they_belong_and_the_inspector_shows_it() {
     let cluster = Cluster::demo();
-    let session = "put 0 zero quorum\n\nput 137 v quorum\nget 137 quorum\nget 137 one\nget 7\nput\n\
+    let session = "put 0 zero quorum\n\nput 137 v quorum\nget 137 quorum\nput 5 five one\nget 7\nput\n\
                    frobnicate 1\nget 137\nexit\n";
     let output = cluster.client_with(&[], session);
     let stdout = text(&output.stdout);

@@ -58,7 +58,7 @@ def every_call(framing, protocol):
     expect(client.get(GetRequest(key=name + b"b", level=Level.ALL)).value == large, "the value of 2 MB")
     ticket = client.prepare(PrepareRequest(key=name + b"c")).version
     for _ in range(2):
-        again = client.put(PutRequest(key=name + b"c", value=b"", level=Level.ONE, ticket=ticket))
+        again = client.put(PutRequest(key=name + b"c", value=b"", level=Level.QUORUM, ticket=ticket))
         expect(again.version == ticket, "the ticket's version")
     scan = client.scan(ScanRequest(from_key=name, to_key=name + b"z", limit=2))
     expect([entry.key for entry in scan.entries] == [key, name + b"b"] and scan.next_key, "a scan, cut")
@@ -81,7 +81,7 @@ def every_call(framing, protocol):
     # A method that no service has; the connection goes on.
     refused(lambda: unknown_method(client), Thrift.TApplicationException)
     for number in range(200):
-        client.put(PutRequest(key=name + b"%d" % number, value=b"x" * number, level=Level.ONE))
+        client.put(PutRequest(key=name + b"%d" % number, value=b"x" * number, level=Level.QUORUM))
     expect(client.get(GetRequest(key=name + b"199")).value == b"x" * 199, "many calls on one connection")
     transport.close()
     print(f"{framing} {protocol}: every call")
