@@ -65,6 +65,12 @@ struct PutRequest {
   4: optional i32 timeout_ms,
   /** From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable. */
   5: optional Version ticket,
+  /**
+   * The newest version its writer has seen, time 0 for none: the write's own version will be greater, whatever the
+   * clocks say. If the write is made at ONE, or `after` has that mark, its step has 2^30 added: what it follows may be on
+   * fewer disks than a majority. Has no meaning beside a ticket.
+   */
+  6: optional Version after,
 }
 
 struct DeleteRequest {
@@ -72,6 +78,8 @@ struct DeleteRequest {
   2: optional Level level,
   3: optional i32 timeout_ms,
   4: optional Version ticket,
+  /** As for a put. */
+  5: optional Version after,
 }
 
 struct PutResponse {
@@ -86,6 +94,8 @@ struct PrepareRequest {
   1: required binary key,
   2: optional Level level,
   3: optional i32 timeout_ms,
+  /** As for a put. */
+  4: optional Version after,
 }
 
 struct PrepareResponse {
@@ -116,6 +126,11 @@ struct ScanRequest {
   3: optional i32 limit,
   4: optional Level level,
   5: optional i32 timeout_ms,
+  /**
+   * In the order in which the cluster keeps its keys, whatever that is: the only scan there is where keys are placed by
+   * hash. `from_key`, `to_key` and `next_key` are then places in that order, to be taken from an answer as they are.
+   */
+  6: optional bool any_order,
 }
 
 struct Entry {
@@ -211,6 +226,16 @@ struct TopologyResponse {
   4: required string partitioner,
 }
 
+/** A word about the connection itself. */
+struct SessionRequest {
+  /** Answer each call as soon as its answer is there: the client tells answers apart by their sequence numbers. */
+  1: optional bool answers_as_ready,
+}
+
+struct SessionResponse {
+  1: required i32 server,
+}
+
 service Chord {
   PutResponse put(1: PutRequest request) throws (1: ChordError error),
   PutResponse remove(1: DeleteRequest request) throws (1: ChordError error),
@@ -220,6 +245,7 @@ service Chord {
   StatusResponse status(1: StatusRequest request) throws (1: ChordError error),
   InspectResponse inspect(1: InspectRequest request) throws (1: ChordError error),
   TopologyResponse topology(1: TopologyRequest request) throws (1: ChordError error),
+  SessionResponse session(1: SessionRequest request) throws (1: ChordError error),
 }
 
 // ── Servers among themselves ────────────────────────────────────────────────────────────────────────────────────────

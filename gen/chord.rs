@@ -462,16 +462,21 @@ pub struct PutRequest {
   pub timeout_ms: Option<i32>,
   /// From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable.
   pub ticket: Option<Version>,
+  /// The newest version its writer has seen, time 0 for none: the write's own version will be greater, whatever the
+  /// clocks say. If the write is made at ONE, or `after` has that mark, its step has 2^30 added: what it follows may be on
+  /// fewer disks than a majority. Has no meaning beside a ticket.
+  pub after: Option<Version>,
 }
 
 impl PutRequest {
-  pub fn new<F3, F4, F5>(key: Vec<u8>, value: Vec<u8>, level: F3, timeout_ms: F4, ticket: F5) -> PutRequest where F3: Into<Option<Level>>, F4: Into<Option<i32>>, F5: Into<Option<Version>> {
+  pub fn new<F3, F4, F5, F6>(key: Vec<u8>, value: Vec<u8>, level: F3, timeout_ms: F4, ticket: F5, after: F6) -> PutRequest where F3: Into<Option<Level>>, F4: Into<Option<i32>>, F5: Into<Option<Version>>, F6: Into<Option<Version>> {
     PutRequest {
       key,
       value,
       level: level.into(),
       timeout_ms: timeout_ms.into(),
       ticket: ticket.into(),
+      after: after.into(),
     }
   }
 }
@@ -484,6 +489,7 @@ impl TSerializable for PutRequest {
     let mut f_3: Option<Level> = None;
     let mut f_4: Option<i32> = None;
     let mut f_5: Option<Version> = None;
+    let mut f_6: Option<Version> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -511,6 +517,10 @@ impl TSerializable for PutRequest {
           let val = Version::read_from_in_protocol(i_prot)?;
           f_5 = Some(val);
         },
+        6 => {
+          let val = Version::read_from_in_protocol(i_prot)?;
+          f_6 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -526,6 +536,7 @@ impl TSerializable for PutRequest {
       level: f_3,
       timeout_ms: f_4,
       ticket: f_5,
+      after: f_6,
     };
     Ok(ret)
   }
@@ -553,6 +564,11 @@ impl TSerializable for PutRequest {
       fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
+    if let Some(ref fld_var) = self.after {
+      o_prot.write_field_begin(&TFieldIdentifier::new("after", TType::Struct, 6))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }
@@ -568,15 +584,18 @@ pub struct DeleteRequest {
   pub level: Option<Level>,
   pub timeout_ms: Option<i32>,
   pub ticket: Option<Version>,
+  /// As for a put.
+  pub after: Option<Version>,
 }
 
 impl DeleteRequest {
-  pub fn new<F2, F3, F4>(key: Vec<u8>, level: F2, timeout_ms: F3, ticket: F4) -> DeleteRequest where F2: Into<Option<Level>>, F3: Into<Option<i32>>, F4: Into<Option<Version>> {
+  pub fn new<F2, F3, F4, F5>(key: Vec<u8>, level: F2, timeout_ms: F3, ticket: F4, after: F5) -> DeleteRequest where F2: Into<Option<Level>>, F3: Into<Option<i32>>, F4: Into<Option<Version>>, F5: Into<Option<Version>> {
     DeleteRequest {
       key,
       level: level.into(),
       timeout_ms: timeout_ms.into(),
       ticket: ticket.into(),
+      after: after.into(),
     }
   }
 }
@@ -588,6 +607,7 @@ impl TSerializable for DeleteRequest {
     let mut f_2: Option<Level> = None;
     let mut f_3: Option<i32> = None;
     let mut f_4: Option<Version> = None;
+    let mut f_5: Option<Version> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -611,6 +631,10 @@ impl TSerializable for DeleteRequest {
           let val = Version::read_from_in_protocol(i_prot)?;
           f_4 = Some(val);
         },
+        5 => {
+          let val = Version::read_from_in_protocol(i_prot)?;
+          f_5 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -624,6 +648,7 @@ impl TSerializable for DeleteRequest {
       level: f_2,
       timeout_ms: f_3,
       ticket: f_4,
+      after: f_5,
     };
     Ok(ret)
   }
@@ -645,6 +670,11 @@ impl TSerializable for DeleteRequest {
     }
     if let Some(ref fld_var) = self.ticket {
       o_prot.write_field_begin(&TFieldIdentifier::new("ticket", TType::Struct, 4))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.after {
+      o_prot.write_field_begin(&TFieldIdentifier::new("after", TType::Struct, 5))?;
       fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
@@ -746,14 +776,17 @@ pub struct PrepareRequest {
   pub key: Vec<u8>,
   pub level: Option<Level>,
   pub timeout_ms: Option<i32>,
+  /// As for a put.
+  pub after: Option<Version>,
 }
 
 impl PrepareRequest {
-  pub fn new<F2, F3>(key: Vec<u8>, level: F2, timeout_ms: F3) -> PrepareRequest where F2: Into<Option<Level>>, F3: Into<Option<i32>> {
+  pub fn new<F2, F3, F4>(key: Vec<u8>, level: F2, timeout_ms: F3, after: F4) -> PrepareRequest where F2: Into<Option<Level>>, F3: Into<Option<i32>>, F4: Into<Option<Version>> {
     PrepareRequest {
       key,
       level: level.into(),
       timeout_ms: timeout_ms.into(),
+      after: after.into(),
     }
   }
 }
@@ -764,6 +797,7 @@ impl TSerializable for PrepareRequest {
     let mut f_1: Option<Vec<u8>> = None;
     let mut f_2: Option<Level> = None;
     let mut f_3: Option<i32> = None;
+    let mut f_4: Option<Version> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -783,6 +817,10 @@ impl TSerializable for PrepareRequest {
           let val = i_prot.read_i32()?;
           f_3 = Some(val);
         },
+        4 => {
+          let val = Version::read_from_in_protocol(i_prot)?;
+          f_4 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -795,6 +833,7 @@ impl TSerializable for PrepareRequest {
       key: f_1.expect("auto-generated code should have checked for presence of required fields"),
       level: f_2,
       timeout_ms: f_3,
+      after: f_4,
     };
     Ok(ret)
   }
@@ -812,6 +851,11 @@ impl TSerializable for PrepareRequest {
     if let Some(fld_var) = self.timeout_ms {
       o_prot.write_field_begin(&TFieldIdentifier::new("timeout_ms", TType::I32, 3))?;
       o_prot.write_i32(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.after {
+      o_prot.write_field_begin(&TFieldIdentifier::new("after", TType::Struct, 4))?;
+      fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -1068,16 +1112,20 @@ pub struct ScanRequest {
   pub limit: Option<i32>,
   pub level: Option<Level>,
   pub timeout_ms: Option<i32>,
+  /// In the order in which the cluster keeps its keys, whatever that is: the only scan there is where keys are placed by
+  /// hash. `from_key`, `to_key` and `next_key` are then places in that order, to be taken from an answer as they are.
+  pub any_order: Option<bool>,
 }
 
 impl ScanRequest {
-  pub fn new<F1, F2, F3, F4, F5>(from_key: F1, to_key: F2, limit: F3, level: F4, timeout_ms: F5) -> ScanRequest where F1: Into<Option<Vec<u8>>>, F2: Into<Option<Vec<u8>>>, F3: Into<Option<i32>>, F4: Into<Option<Level>>, F5: Into<Option<i32>> {
+  pub fn new<F1, F2, F3, F4, F5, F6>(from_key: F1, to_key: F2, limit: F3, level: F4, timeout_ms: F5, any_order: F6) -> ScanRequest where F1: Into<Option<Vec<u8>>>, F2: Into<Option<Vec<u8>>>, F3: Into<Option<i32>>, F4: Into<Option<Level>>, F5: Into<Option<i32>>, F6: Into<Option<bool>> {
     ScanRequest {
       from_key: from_key.into(),
       to_key: to_key.into(),
       limit: limit.into(),
       level: level.into(),
       timeout_ms: timeout_ms.into(),
+      any_order: any_order.into(),
     }
   }
 }
@@ -1090,6 +1138,7 @@ impl TSerializable for ScanRequest {
     let mut f_3: Option<i32> = None;
     let mut f_4: Option<Level> = None;
     let mut f_5: Option<i32> = None;
+    let mut f_6: Option<bool> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -1117,6 +1166,10 @@ impl TSerializable for ScanRequest {
           let val = i_prot.read_i32()?;
           f_5 = Some(val);
         },
+        6 => {
+          let val = i_prot.read_bool()?;
+          f_6 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -1130,6 +1183,7 @@ impl TSerializable for ScanRequest {
       limit: f_3,
       level: f_4,
       timeout_ms: f_5,
+      any_order: f_6,
     };
     Ok(ret)
   }
@@ -1161,6 +1215,11 @@ impl TSerializable for ScanRequest {
       o_prot.write_i32(fld_var)?;
       o_prot.write_field_end()?
     }
+    if let Some(fld_var) = self.any_order {
+      o_prot.write_field_begin(&TFieldIdentifier::new("any_order", TType::Bool, 6))?;
+      o_prot.write_bool(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }
@@ -1174,6 +1233,7 @@ impl Default for ScanRequest {
       limit: Some(0),
       level: None,
       timeout_ms: Some(0),
+      any_order: Some(false),
     }
   }
 }
@@ -2305,6 +2365,129 @@ impl TSerializable for TopologyResponse {
     o_prot.write_field_end()?;
     o_prot.write_field_begin(&TFieldIdentifier::new("partitioner", TType::String, 4))?;
     o_prot.write_string(&self.partitioner)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// SessionRequest
+//
+
+/// A word about the connection itself.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionRequest {
+  /// Answer each call as soon as its answer is there: the client tells answers apart by their sequence numbers.
+  pub answers_as_ready: Option<bool>,
+}
+
+impl SessionRequest {
+  pub fn new<F1>(answers_as_ready: F1) -> SessionRequest where F1: Into<Option<bool>> {
+    SessionRequest {
+      answers_as_ready: answers_as_ready.into(),
+    }
+  }
+}
+
+impl TSerializable for SessionRequest {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<SessionRequest> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<bool> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = i_prot.read_bool()?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    let ret = SessionRequest {
+      answers_as_ready: f_1,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("SessionRequest");
+    o_prot.write_struct_begin(&struct_ident)?;
+    if let Some(fld_var) = self.answers_as_ready {
+      o_prot.write_field_begin(&TFieldIdentifier::new("answers_as_ready", TType::Bool, 1))?;
+      o_prot.write_bool(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+impl Default for SessionRequest {
+  fn default() -> Self {
+    SessionRequest{
+      answers_as_ready: Some(false),
+    }
+  }
+}
+
+//
+// SessionResponse
+//
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionResponse {
+  pub server: i32,
+}
+
+impl SessionResponse {
+  pub fn new(server: i32) -> SessionResponse {
+    SessionResponse {
+      server,
+    }
+  }
+}
+
+impl TSerializable for SessionResponse {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<SessionResponse> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<i32> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = i_prot.read_i32()?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("SessionResponse.server", &f_1)?;
+    let ret = SessionResponse {
+      server: f_1.expect("auto-generated code should have checked for presence of required fields"),
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("SessionResponse");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("server", TType::I32, 1))?;
+    o_prot.write_i32(self.server)?;
     o_prot.write_field_end()?;
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
@@ -4160,6 +4343,7 @@ pub trait TChordSyncClient {
   fn status(&mut self, request: StatusRequest) -> thrift::Result<StatusResponse>;
   fn inspect(&mut self, request: InspectRequest) -> thrift::Result<InspectResponse>;
   fn topology(&mut self, request: TopologyRequest) -> thrift::Result<TopologyResponse>;
+  fn session(&mut self, request: SessionRequest) -> thrift::Result<SessionResponse>;
 }
 
 pub trait TChordSyncClientMarker {}
@@ -4402,6 +4586,33 @@ impl <C: TThriftClient + TChordSyncClientMarker> TChordSyncClient for C {
       result.ok_or()
     }
   }
+  fn session(&mut self, request: SessionRequest) -> thrift::Result<SessionResponse> {
+    (
+      {
+        self.increment_sequence_number();
+        let message_ident = TMessageIdentifier::new("session", TMessageType::Call, self.sequence_number());
+        let call_args = ChordSessionArgs { request };
+        self.o_prot_mut().write_message_begin(&message_ident)?;
+        call_args.write_to_out_protocol(self.o_prot_mut())?;
+        self.o_prot_mut().write_message_end()?;
+        self.o_prot_mut().flush()
+      }
+    )?;
+    {
+      let message_ident = self.i_prot_mut().read_message_begin()?;
+      verify_expected_sequence_number(self.sequence_number(), message_ident.sequence_number)?;
+      verify_expected_service_call("session", &message_ident.name)?;
+      if message_ident.message_type == TMessageType::Exception {
+        let remote_error = thrift::Error::read_application_error_from_in_protocol(self.i_prot_mut())?;
+        self.i_prot_mut().read_message_end()?;
+        return Err(thrift::Error::Application(remote_error))
+      }
+      verify_expected_message_type(TMessageType::Reply, message_ident.message_type)?;
+      let result = ChordSessionResult::read_from_in_protocol(self.i_prot_mut())?;
+      self.i_prot_mut().read_message_end()?;
+      result.ok_or()
+    }
+  }
 }
 
 //
@@ -4417,6 +4628,7 @@ pub trait ChordSyncHandler {
   fn handle_status(&self, request: StatusRequest) -> thrift::Result<StatusResponse>;
   fn handle_inspect(&self, request: InspectRequest) -> thrift::Result<InspectResponse>;
   fn handle_topology(&self, request: TopologyRequest) -> thrift::Result<TopologyResponse>;
+  fn handle_session(&self, request: SessionRequest) -> thrift::Result<SessionResponse>;
 }
 
 pub struct ChordSyncProcessor<H: ChordSyncHandler> {
@@ -4452,6 +4664,9 @@ impl <H: ChordSyncHandler> ChordSyncProcessor<H> {
   }
   fn process_topology(&self, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
     TChordProcessFunctions::process_topology(&self.handler, incoming_sequence_number, i_prot, o_prot)
+  }
+  fn process_session(&self, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    TChordProcessFunctions::process_session(&self.handler, incoming_sequence_number, i_prot, o_prot)
   }
 }
 
@@ -4938,6 +5153,66 @@ impl TChordProcessFunctions {
       },
     }
   }
+  pub fn process_session<H: ChordSyncHandler>(handler: &H, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let args = ChordSessionArgs::read_from_in_protocol(i_prot)?;
+    match handler.handle_session(args.request) {
+      Ok(handler_return) => {
+        let message_ident = TMessageIdentifier::new("session", TMessageType::Reply, incoming_sequence_number);
+        o_prot.write_message_begin(&message_ident)?;
+        let ret = ChordSessionResult { result_value: Some(handler_return), error: None };
+        ret.write_to_out_protocol(o_prot)?;
+        o_prot.write_message_end()?;
+        o_prot.flush()
+      },
+      Err(e) => {
+        match e {
+          thrift::Error::User(usr_err) => {
+            if usr_err.downcast_ref::<ChordError>().is_some() {
+              let err = usr_err.downcast::<ChordError>().expect("downcast already checked");
+              let ret_err = ChordSessionResult{ result_value: None, error: Some(*err) };
+              let message_ident = TMessageIdentifier::new("session", TMessageType::Reply, incoming_sequence_number);
+              o_prot.write_message_begin(&message_ident)?;
+              ret_err.write_to_out_protocol(o_prot)?;
+              o_prot.write_message_end()?;
+              o_prot.flush()
+            } else {
+              let ret_err = {
+                ApplicationError::new(
+                  ApplicationErrorKind::Unknown,
+                  usr_err.to_string()
+                )
+              };
+              let message_ident = TMessageIdentifier::new("session", TMessageType::Exception, incoming_sequence_number);
+              o_prot.write_message_begin(&message_ident)?;
+              thrift::Error::write_application_error_to_out_protocol(&ret_err, o_prot)?;
+              o_prot.write_message_end()?;
+              o_prot.flush()
+            }
+          },
+          thrift::Error::Application(app_err) => {
+            let message_ident = TMessageIdentifier::new("session", TMessageType::Exception, incoming_sequence_number);
+            o_prot.write_message_begin(&message_ident)?;
+            thrift::Error::write_application_error_to_out_protocol(&app_err, o_prot)?;
+            o_prot.write_message_end()?;
+            o_prot.flush()
+          },
+          _ => {
+            let ret_err = {
+              ApplicationError::new(
+                ApplicationErrorKind::Unknown,
+                e.to_string()
+              )
+            };
+            let message_ident = TMessageIdentifier::new("session", TMessageType::Exception, incoming_sequence_number);
+            o_prot.write_message_begin(&message_ident)?;
+            thrift::Error::write_application_error_to_out_protocol(&ret_err, o_prot)?;
+            o_prot.write_message_end()?;
+            o_prot.flush()
+          },
+        }
+      },
+    }
+  }
 }
 
 impl <H: ChordSyncHandler> TProcessor for ChordSyncProcessor<H> {
@@ -4967,6 +5242,9 @@ impl <H: ChordSyncHandler> TProcessor for ChordSyncProcessor<H> {
       },
       "topology" => {
         self.process_topology(message_ident.sequence_number, i_prot, o_prot)
+      },
+      "session" => {
+        self.process_session(message_ident.sequence_number, i_prot, o_prot)
       },
       method => {
         Err(
@@ -5967,6 +6245,131 @@ impl ChordTopologyResult {
   }
   fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
     let struct_ident = TStructIdentifier::new("ChordTopologyResult");
+    o_prot.write_struct_begin(&struct_ident)?;
+    if let Some(ref fld_var) = self.result_value {
+      o_prot.write_field_begin(&TFieldIdentifier::new("result_value", TType::Struct, 0))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.error {
+      o_prot.write_field_begin(&TFieldIdentifier::new("error", TType::Struct, 1))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// ChordSessionArgs
+//
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct ChordSessionArgs {
+  request: SessionRequest,
+}
+
+impl ChordSessionArgs {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<ChordSessionArgs> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<SessionRequest> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = SessionRequest::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("ChordSessionArgs.request", &f_1)?;
+    let ret = ChordSessionArgs {
+      request: f_1.expect("auto-generated code should have checked for presence of required fields"),
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("session_args");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("request", TType::Struct, 1))?;
+    self.request.write_to_out_protocol(o_prot)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// ChordSessionResult
+//
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct ChordSessionResult {
+  result_value: Option<SessionResponse>,
+  error: Option<ChordError>,
+}
+
+impl ChordSessionResult {
+  fn ok_or(self) -> thrift::Result<SessionResponse> {
+    if self.error.is_some() {
+      Err(thrift::Error::User(Box::new(self.error.unwrap())))
+    } else if self.result_value.is_some() {
+      Ok(self.result_value.unwrap())
+    } else {
+      Err(
+        thrift::Error::Application(
+          ApplicationError::new(
+            ApplicationErrorKind::MissingResult,
+            "no result received for ChordSession"
+          )
+        )
+      )
+    }
+  }
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<ChordSessionResult> {
+    i_prot.read_struct_begin()?;
+    let mut f_0: Option<SessionResponse> = None;
+    let mut f_1: Option<ChordError> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        0 => {
+          let val = SessionResponse::read_from_in_protocol(i_prot)?;
+          f_0 = Some(val);
+        },
+        1 => {
+          let val = ChordError::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    let ret = ChordSessionResult {
+      result_value: f_0,
+      error: f_1,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("ChordSessionResult");
     o_prot.write_struct_begin(&struct_ident)?;
     if let Some(ref fld_var) = self.result_value {
       o_prot.write_field_begin(&TFieldIdentifier::new("result_value", TType::Struct, 0))?;

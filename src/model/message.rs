@@ -27,6 +27,8 @@ pub enum ClientRequest {
         level: Level,
         /// Until the answer is given up.
         timeout: Option<Duration>,
+        /// See [`PreparedPut::after`].
+        after: Option<Version>,
     },
     /// Read a key.
     Get {
@@ -49,6 +51,8 @@ pub enum ClientRequest {
         level: Level,
         /// Until the answer is given up.
         timeout: Option<Duration>,
+        /// In whatever order the keys are kept: the bounds are places, as is the continuation of the answer.
+        any_order: bool,
     },
     /// How this server is.
     Status,
@@ -79,6 +83,9 @@ pub struct PreparedPut {
     /// The version to store under, from a former attempt of the very same write or from a prepare. Such a put
     /// ends in success or [`Failure::TimedOut`]: the former attempt may still take effect.
     pub ticket: Option<Version>,
+    /// What the writer has seen, [`Version::ZERO`] for nothing: the write's version will be above it, and
+    /// [weak](Version::is_weak) if `after` is or the level is ONE. Without meaning beside a ticket.
+    pub after: Option<Version>,
 }
 
 /// What an inspection shows.
@@ -233,6 +240,11 @@ pub enum Invalid {
         "the ticket's version is more than a day ahead of this server's clock, or not above zero"
     )]
     Ticket,
+    /// What the writer says that it has seen cannot have been written in this cluster.
+    #[error(
+        "the version to write after is more than a day ahead of this server's clock, or below zero"
+    )]
+    After,
     /// Hashed partitioning has no order of keys to scan in.
     #[error("this cluster places keys by hash, so they have no order to scan; use get")]
     UnorderedScan,

@@ -27,4 +27,4 @@ pub use message::{
 };
 pub use status::{PeerStatus, Status, TopologyView, ViewRange, ViewServer};
 pub use time::{FAR_FUTURE, HybridClock, Instant, Now};
-pub use version::Version;
+pub use version::{NoVersion, Version};

@@ -218,20 +218,23 @@ impl Node {
                 self.keep_hints(missed);
                 self.extend_ceiling_for_waiting();
             }
-            ClientRequest::Prepare { key, level, timeout } => {
+            ClientRequest::Prepare { key, level, timeout, after } => {
                 let deadline = deadline(timeout);
                 self.extend_ceiling();
-                turn!(self, |turn| self.coordinator.prepare(turn, call, key, level, deadline));
+                turn!(self, |turn| {
+                    self.coordinator.prepare(turn, call, key, level, deadline, after);
+                });
                 self.extend_ceiling_for_waiting();
             }
             ClientRequest::Get { key, level, timeout } => {
                 let deadline = deadline(timeout);
                 turn!(self, |turn| self.coordinator.get(turn, call, key, level, deadline));
             }
-            ClientRequest::Scan { from, to, limit, level, timeout } => {
+            ClientRequest::Scan { from, to, limit, level, timeout, any_order } => {
                 let deadline = deadline(timeout);
                 turn!(self, |turn| {
-                    self.coordinator.scan(turn, call, from, to, limit, level, deadline);
+                    let coordinator = &mut self.coordinator;
+                    coordinator.scan(turn, call, from, to, limit, level, deadline, any_order);
                 });
             }
             ClientRequest::Status => {

@@ -99,15 +99,17 @@ impl Runner for Stage {
             "put" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
                 let ticket = args.take_key("ticket").map(version).transpose()?;
+                let after = args.take_key("after").map(version).transpose()?;
                 let server = self.server(args.next_pos())?;
                 let (key, value) = args.next_key().ok_or("give key=value")?;
-                self.put(server, key, Content::Value(value.to_owned().into()), level, ticket)?;
+                let content = Content::Value(value.to_owned().into());
+                self.put(server, key, content, level, ticket, after)?;
             }
             "delete" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
                 let server = self.server(args.next_pos())?;
                 let key = args.next_pos().ok_or("give a key")?;
-                self.put(server, key, Content::Tombstone, level, None)?;
+                self.put(server, key, Content::Tombstone, level, None, None)?;
             }
             "get" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
@@ -118,9 +120,11 @@ impl Runner for Stage {
             "scan" => {
                 let limit = args.take_key("limit").unwrap_or("10").parse()?;
                 let from = Key::bound(args.take_key("from").unwrap_or("").to_owned());
+                let any_order = args.take_key("any_order").is_some_and(|any| any == "yes");
                 let server = self.server(args.next_pos())?;
                 let (to, level, timeout) = (None, Level::Quorum, None);
-                self.call(server, ClientRequest::Scan { from, to, limit, level, timeout });
+                let scan = ClientRequest::Scan { from, to, limit, level, timeout, any_order };
+                self.call(server, scan);
             }
             "run" => self.settle(),
             "hold" => {
@@ -271,9 +275,10 @@ impl Stage {
         content: Content,
         level: Level,
         ticket: Option<Version>,
+        after: Option<Version>,
     ) -> Result<()> {
         let key = Key::new(key.to_owned())?;
-        let put = PreparedPut { key, content, level, timeout: None, ticket };
+        let put = PreparedPut { key, content, level, timeout: None, ticket, after };
         self.call(server, ClientRequest::Put(put));
         Ok(())
     }
@@ -461,15 +466,7 @@ impl Stage {
 }
 
 fn version(text: &str) -> Result<Version> {
-    let (time, server) = text.split_once('@').ok_or("a version is time@server.incarnation")?;
-    let (server, incarnation) =
-        server.split_once('.').ok_or("a version is time@server.incarnation")?;
-    Ok(Version {
-        time: time.parse()?,
-        server: ServerId(server.parse()?),
-        incarnation: crate::model::Incarnation(incarnation.parse()?),
-        step: 0,
-    })
+    Ok(text.parse()?)
 }
 
 fn show_content(content: &Content) -> String {

@@ -1,7 +1,8 @@
 //! One accepted connection: bytes to calls, answers to bytes.
 //!
 //! A client may send many calls without waiting. They are carried out at the same time and answered in the
-//! order in which they came, as every Thrift client expects; a peer's requests are answered as they finish.
+//! order in which they came, as every Thrift client expects, unless the client has said that it tells answers apart
+//! by their numbers; a peer's requests are answered as they finish.
 //! All answers that are ready leave in one write.
 //!
 //! Push-back, in the order in which it is felt: with [`MAX_CALLS_PER_CONNECTION`] calls in flight, or more than
@@ -105,6 +106,7 @@ pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, number: u32, sh
         input: BytesMut::new(),
         output: BytesMut::new(),
         calls: VecDeque::new(),
+        as_ready: false,
         first_call: 0,
         requests: BTreeMap::new(),
         next_request: 0,
@@ -128,9 +130,17 @@ struct Slot {
     oneway: bool,
     /// Of a call of the original program.
     question: Option<Question>,
-    answer: Option<Answer>,
-    /// Given back with the answer.
+    state: State,
+    /// Given back when it leaves the queue.
     _share: Option<OwnedSemaphorePermit>,
+}
+
+/// How far the answer to a call is.
+enum State {
+    Waiting,
+    Ready(Answer),
+    /// It has been encoded, before its turn.
+    Left,
 }
 
 /// A peer's request between its arrival and its answer.
@@ -161,8 +171,10 @@ struct Connection {
     reader: Option<(Format, MessageReader)>,
     input: BytesMut,
     output: BytesMut,
-    /// In the order of their arrival, which is that of their answers.
+    /// In the order of their arrival. Answered ones behind others stay until it is their turn to leave the queue.
     calls: VecDeque<Slot>,
+    /// Answers leave as they are ready, not in the order of the calls.
+    as_ready: bool,
     /// The number of the first of them; wraps around.
     first_call: u32,
     requests: BTreeMap<u32, Request>,
@@ -356,7 +368,7 @@ impl Connection {
             method: request.method,
             oneway: request.oneway,
             question: None,
-            answer: None,
+            state: State::Waiting,
             _share: share,
         };
         let number = self.first_call.wrapping_add(self.calls.len() as u32);
@@ -370,6 +382,10 @@ impl Connection {
                     Ok(Event::Call { call: route.into(), request }.into())
                 }
             },
+            Ok(Call::Session { answers_as_ready }) => {
+                self.as_ready = answers_as_ready;
+                Err(Answer::Session { server })
+            }
             Ok(Call::Hello(hello)) => match self.shared.gate.admit(&hello, self.remote.ip()) {
                 Ok(()) => {
                     self.introduced = Some(hello.server);
@@ -403,7 +419,12 @@ impl Connection {
                 self.tell(input).await
             }
             Err(answer) => {
-                slot.answer = Some(answer);
+                if self.as_ready && !slot.oneway {
+                    self.encode(&slot.method, slot.sequence, &answer);
+                    slot.state = State::Left;
+                } else {
+                    slot.state = State::Ready(answer);
+                }
                 self.calls.push_back(slot);
                 self.flush_calls();
                 Ok(())
@@ -420,17 +441,26 @@ impl Connection {
         match outgoing {
             Outgoing::Answer { slot, result } => {
                 let server = self.shared.server;
-                if let Some(slot) = self.slot(slot) {
-                    slot.answer = Some(match slot.question.take() {
-                        Some(question) => question.answer(result),
-                        None => Answer::Client { server, result },
-                    });
+                let as_ready = self.as_ready;
+                let Some(slot) = self.slot(slot) else { return };
+                let answer = match slot.question.take() {
+                    Some(question) => question.answer(result),
+                    None => Answer::Client { server, result },
+                };
+                if as_ready {
+                    slot.state = State::Left;
+                    if !slot.oneway {
+                        let (method, sequence) = (slot.method.clone(), slot.sequence);
+                        self.encode(&method, sequence, &answer);
+                    }
+                } else {
+                    slot.state = State::Ready(answer);
                 }
             }
             Outgoing::Hello { slot, hello } => {
                 let hello = self.shared.gate.outward(hello);
                 if let Some(slot) = self.slot(slot) {
-                    slot.answer = Some(Answer::Hello(Ok(hello)));
+                    slot.state = State::Ready(Answer::Hello(Ok(hello)));
                 }
             }
             Outgoing::Reply { slot, reply } => {
@@ -452,13 +482,13 @@ impl Connection {
         self.calls.get_mut(number.wrapping_sub(self.first_call) as usize)
     }
 
-    /// Encodes the answers that are next in order.
+    /// Encodes the answers that are next in order, and forgets the calls whose answers have left.
     fn flush_calls(&mut self) {
-        while self.calls.front().is_some_and(|slot| slot.answer.is_some())
+        while self.calls.front().is_some_and(|slot| !matches!(slot.state, State::Waiting))
             && let Some(slot) = self.calls.pop_front()
         {
             self.first_call = self.first_call.wrapping_add(1);
-            if let (false, Some(answer)) = (slot.oneway, &slot.answer) {
+            if let (false, State::Ready(answer)) = (slot.oneway, &slot.state) {
                 self.encode(&slot.method, slot.sequence, answer);
             }
         }

@@ -44,7 +44,14 @@ pub(crate) fn translate(call: OriginalCall, server: ServerId) -> Translation {
         ),
         OriginalCall::Put { number, value, level } => {
             let content = Content::Value(value.clone());
-            let put = PreparedPut { key: key(number), content, level, timeout: None, ticket: None };
+            let put = PreparedPut {
+                key: key(number),
+                content,
+                level,
+                timeout: None,
+                ticket: None,
+                after: None,
+            };
             Translation::Request(ClientRequest::Put(put), Question::Put { number, value })
         }
     }

@@ -408,7 +408,10 @@ impl Link {
                     let text = text.chars().filter(|c| !c.is_control()).take(200).collect();
                     return Err(Trouble::RefusedThere(text));
                 }
-                Reply::Client { .. } | Reply::Hello(_) | Reply::Original(_) => {
+                Reply::Client { .. }
+                | Reply::Session { .. }
+                | Reply::Hello(_)
+                | Reply::Original(_) => {
                     return Err(Trouble::Nonsense);
                 }
             }

@@ -35,6 +35,8 @@ pub(super) struct Client {
     number: usize,
     random: Random,
     current: Option<Current>,
+    /// The newest version that it has been told of.
+    seen: Version,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ struct Current {
     kind: Kind,
     start: u64,
     level: Level,
+    /// What it has seen, if it says so.
+    after: Option<Version>,
     retries: u32,
     /// A first round of its own has been asked for.
     preparing: bool,
@@ -65,6 +69,8 @@ pub(super) struct Workload {
     pub(super) operations: Vec<Operation>,
     pub(super) retries: u64,
     pub(super) scanned: u64,
+    /// Writes whose version is not above what their writer had seen.
+    pub(super) out_of_order: Vec<String>,
 }
 
 impl Workload {
@@ -82,6 +88,7 @@ impl Workload {
             number,
             random: Random::stream(seed, &format!("client {number}")),
             current: None,
+            seen: Version::ZERO,
         };
         Workload {
             clients: (0..numbers.clients).map(client).collect(),
@@ -93,6 +100,7 @@ impl Workload {
             operations: Vec::new(),
             retries: 0,
             scanned: 0,
+            out_of_order: Vec::new(),
         }
     }
 
@@ -107,7 +115,7 @@ impl Workload {
     /// A write that must succeed, at the end.
     pub(super) fn last_put(&mut self, key: &Key) -> (Value, ClientRequest) {
         self.next_value += 1;
-        (self.next_value, put(key, self.next_value, Level::Quorum, None, None))
+        (self.next_value, put(key, self.next_value, Level::Quorum, None, None, None))
     }
 
     /// All operations are done.
@@ -121,7 +129,7 @@ impl Workload {
             return None;
         }
         self.left -= 1;
-        let Client { random, current, .. } = &mut self.clients[client];
+        let Client { random, current, seen, .. } = &mut self.clients[client];
         let key = random.pick(&self.keys)?.clone();
         let server = *random.pick(&self.servers)?;
         let level = if random.chance(50) { Level::All } else { Level::Quorum };
@@ -135,32 +143,36 @@ impl Workload {
             _ => Kind::Write(0),
         };
         let preparing = kind != Kind::Read && random.chance(150);
+        let after = (kind != Kind::Read && random.chance(250)).then_some(*seen);
         let request = match kind {
             Kind::Read if random.chance(150) => {
                 let (from, to, limit) = (key.clone(), Some(key.successor()), 10);
-                ClientRequest::Scan { from, to, limit, level, timeout }
+                let any_order = random.chance(500);
+                ClientRequest::Scan { from, to, limit, level, timeout, any_order }
             }
             Kind::Read => ClientRequest::Get { key: key.clone(), level, timeout },
             Kind::Write(_) if preparing => {
-                ClientRequest::Prepare { key: key.clone(), level, timeout }
+                ClientRequest::Prepare { key: key.clone(), level, timeout, after }
             }
-            Kind::Write(value) => put(&key, value, level, timeout, None),
+            Kind::Write(value) => put(&key, value, level, timeout, None, after),
         };
         let sent = kind != Kind::Read && !preparing;
         let (start, retries, ticket) = (now, 0, None);
-        *current = Some(Current { key, kind, start, level, retries, preparing, ticket, sent });
+        *current =
+            Some(Current { key, kind, start, level, after, retries, preparing, ticket, sent });
         Some(Next::Send(server, request))
     }
 
     /// The client was told something, or nothing.
     pub(super) fn told(&mut self, client: usize, now: u64, told: Told) -> Next {
-        let Client { number, random, current } = &mut self.clients[client];
+        let Client { number, random, current, seen } = &mut self.clients[client];
         // One that was refused does not come back at once.
         let went_well = matches!(told, Told::Answer(Ok(_)));
         let think = Next::Think(random.below(if went_well { 20_000 } else { 400_000 }));
         let Some(mut operation) = current.take() else { return think };
         let outcome = match (operation.kind, told) {
             (Kind::Read, Told::Answer(Ok(ClientResponse::Get { cell }))) => {
+                *seen = (*seen).max(cell.as_ref().map_or(Version::ZERO, |cell| cell.version));
                 Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
             }
             (Kind::Read, Told::Answer(Ok(ClientResponse::Scan { entries, .. }))) => {
@@ -175,12 +187,16 @@ impl Workload {
                 operation.preparing = false;
                 operation.sent = true;
                 let (key, level) = (operation.key.clone(), operation.level);
-                let request = put(&key, value, level, None, Some(version));
+                let request = put(&key, value, level, None, Some(version), None);
                 let server = random.pick(&self.servers).copied().unwrap_or_default();
                 *current = Some(operation);
                 return Next::Send(server, request);
             }
             (Kind::Write(_), Told::Answer(Ok(ClientResponse::Put { version, .. }))) => {
+                if let Some(after) = operation.after.filter(|after| version <= *after) {
+                    self.out_of_order.push(format!("a write after {after} became {version}"));
+                }
+                *seen = (*seen).max(version);
                 Outcome::Done(version)
             }
             (Kind::Write(_), Told::Answer(Err(failure))) if failure.is_definite() => {
@@ -199,7 +215,14 @@ impl Workload {
                     self.retries += 1;
                     let ticket = if self.forgets_tickets { None } else { operation.ticket };
                     let timeout = Some(Duration::from_millis(random.between(100, 1_500)));
-                    let request = put(&operation.key, value, operation.level, timeout, ticket);
+                    let request = put(
+                        &operation.key,
+                        value,
+                        operation.level,
+                        timeout,
+                        ticket,
+                        operation.after,
+                    );
                     let server = random.pick(&self.servers).copied().unwrap_or_default();
                     *current = Some(operation);
                     return Next::Send(server, request);
@@ -239,7 +262,8 @@ fn put(
     level: Level,
     timeout: Option<Duration>,
     ticket: Option<Version>,
+    after: Option<Version>,
 ) -> ClientRequest {
     let content = content(value);
-    ClientRequest::Put(PreparedPut { key: key.clone(), content, level, timeout, ticket })
+    ClientRequest::Put(PreparedPut { key: key.clone(), content, level, timeout, ticket, after })
 }

@@ -100,6 +100,10 @@ fn ticket_in(ticket: Option<wire::Version>) -> Result<Option<Version>, Invalid> 
     ticket.as_ref().map(version_in).transpose().map_err(|_| Invalid::Ticket)
 }
 
+fn after_in(after: Option<wire::Version>) -> Result<Option<Version>, Invalid> {
+    after.as_ref().map(version_in).transpose().map_err(|_| Invalid::After)
+}
+
 fn bound_in(bytes: Option<Vec<u8>>) -> Result<Option<Key>, Invalid> {
     match bytes {
         None => Ok(None),
@@ -119,6 +123,7 @@ pub(super) fn put_in(request: wire::PutRequest) -> Result<ClientRequest, CallErr
         level: level_in(request.level)?,
         timeout: timeout_in(request.timeout_ms)?,
         ticket: ticket_in(request.ticket)?,
+        after: after_in(request.after)?,
     }))
 }
 
@@ -129,6 +134,7 @@ pub(super) fn remove_in(request: wire::DeleteRequest) -> Result<ClientRequest, C
         level: level_in(request.level)?,
         timeout: timeout_in(request.timeout_ms)?,
         ticket: ticket_in(request.ticket)?,
+        after: after_in(request.after)?,
     }))
 }
 
@@ -139,6 +145,7 @@ pub(super) fn put_out(put: &PreparedPut, value: &Bytes) -> wire::PutRequest {
         level: Some(level_out(put.level)),
         timeout_ms: timeout_out(put.timeout),
         ticket: put.ticket.map(version_out),
+        after: put.after.map(version_out),
     }
 }
 
@@ -148,6 +155,7 @@ pub(super) fn remove_out(put: &PreparedPut) -> wire::DeleteRequest {
         level: Some(level_out(put.level)),
         timeout_ms: timeout_out(put.timeout),
         ticket: put.ticket.map(version_out),
+        after: put.after.map(version_out),
     }
 }
 
@@ -156,6 +164,7 @@ pub(super) fn prepare_in(request: wire::PrepareRequest) -> Result<ClientRequest,
         key: Key::new(request.key).map_err(Invalid::Key)?,
         level: level_in(request.level)?,
         timeout: timeout_in(request.timeout_ms)?,
+        after: after_in(request.after)?,
     })
 }
 
@@ -163,11 +172,13 @@ pub(super) fn prepare_out(
     key: &Key,
     level: Level,
     timeout: Option<Duration>,
+    after: Option<Version>,
 ) -> wire::PrepareRequest {
     wire::PrepareRequest {
         key: key.as_bytes().to_vec(),
         level: Some(level_out(level)),
         timeout_ms: timeout_out(timeout),
+        after: after.map(version_out),
     }
 }
 
@@ -188,12 +199,19 @@ pub(super) fn get_out(key: &Key, level: Level, timeout: Option<Duration>) -> wir
 }
 
 pub(super) fn scan_in(request: wire::ScanRequest) -> Result<ClientRequest, CallError> {
+    let any_order = request.any_order.unwrap_or(false);
+    // A place may be longer than a key.
+    let bound = |bytes: Option<Vec<u8>>| match any_order {
+        true => Ok(bytes.map(Key::bound)),
+        false => bound_in(bytes),
+    };
     Ok(ClientRequest::Scan {
-        from: bound_in(request.from_key)?.unwrap_or_else(|| Key::bound("")),
-        to: bound_in(request.to_key)?,
+        from: bound(request.from_key)?.unwrap_or_else(|| Key::bound("")),
+        to: bound(request.to_key)?,
         limit: limit_in(request.limit, DEFAULT_SCAN)?,
         level: level_in(request.level)?,
         timeout: timeout_in(request.timeout_ms)?,
+        any_order,
     })
 }
 
@@ -203,6 +221,7 @@ pub(super) fn scan_out(
     limit: usize,
     level: Level,
     timeout: Option<Duration>,
+    any_order: bool,
 ) -> wire::ScanRequest {
     wire::ScanRequest {
         from_key: Some(from.as_bytes().to_vec()),
@@ -210,6 +229,7 @@ pub(super) fn scan_out(
         limit: Some(limit.min(i32::MAX as usize) as i32),
         level: Some(level_out(level)),
         timeout_ms: timeout_out(timeout),
+        any_order: any_order.then_some(true),
     }
 }
 

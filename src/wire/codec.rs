@@ -62,6 +62,10 @@ fn read_call(method: &Method, input: &mut dyn TInputProtocol) -> Result<Call, Ca
             required::<wire::TopologyRequest>(input)?;
             Ok(Call::Client(ClientRequest::Topology))
         }
+        Method::Session => {
+            let request: wire::SessionRequest = required(input)?;
+            Ok(Call::Session { answers_as_ready: request.answers_as_ready.unwrap_or(false) })
+        }
         Method::PeerHello => peer::hello_in(required(input)?)
             .map(Call::Hello)
             .map_err(|error| CallError::Application(error.to_string())),
@@ -124,20 +128,26 @@ pub fn encode_call(
             Content::Value(value) => send!(Method::Put, client::put_out(put, value)),
             Content::Tombstone => send!(Method::Remove, client::remove_out(put)),
         },
-        Call::Client(ClientRequest::Prepare { key, level, timeout }) => {
-            send!(Method::Prepare, client::prepare_out(key, *level, *timeout))
+        Call::Client(ClientRequest::Prepare { key, level, timeout, after }) => {
+            send!(Method::Prepare, client::prepare_out(key, *level, *timeout, *after))
         }
         Call::Client(ClientRequest::Get { key, level, timeout }) => {
             send!(Method::Get, client::get_out(key, *level, *timeout))
         }
-        Call::Client(ClientRequest::Scan { from, to, limit, level, timeout }) => {
-            send!(Method::Scan, client::scan_out(from, to.as_ref(), *limit, *level, *timeout))
+        Call::Client(ClientRequest::Scan { from, to, limit, level, timeout, any_order }) => {
+            let to = to.as_ref();
+            let scan = client::scan_out(from, to, *limit, *level, *timeout, *any_order);
+            send!(Method::Scan, scan)
         }
         Call::Client(ClientRequest::Status) => send!(Method::Status, wire::StatusRequest {}),
         Call::Client(ClientRequest::Inspect { source, from, limit }) => {
             send!(Method::Inspect, client::inspect_out(*source, from, *limit))
         }
         Call::Client(ClientRequest::Topology) => send!(Method::Topology, wire::TopologyRequest {}),
+        Call::Session { answers_as_ready } => {
+            let answers_as_ready = Some(*answers_as_ready);
+            send!(Method::Session, wire::SessionRequest { answers_as_ready })
+        }
         Call::Hello(hello) => send!(Method::PeerHello, peer::hello_out(hello)),
         Call::Peer(PeerRequest::Ping) => send!(Method::PeerPing, wire::PeerPing {}),
         Call::Peer(PeerRequest::Read(read)) => send!(Method::PeerRead, peer::read_out(read)),
@@ -227,6 +237,9 @@ pub fn encode_answer(
                 }
                 (_, _) => unexpected(),
             }
+        }
+        (Answer::Session { server }, Some(Service::Chord)) if *method == Method::Session => {
+            send!(0, wire::SessionResponse { server: server.0.into() })
         }
         (Answer::Hello(Ok(hello)), Some(Service::Peer)) if *method == Method::PeerHello => {
             send!(0, peer::hello_out(hello))
@@ -365,6 +378,15 @@ fn read_reply(name: &str, input: &mut dyn TInputProtocol) -> Result<Reply, Error
         }
         Method::Inspect => of_client(read_result(input)?, |_| None, client::inspect_reply),
         Method::Topology => of_client(read_result(input)?, |_| None, client::topology_reply),
+        Method::Session => {
+            let found: Found<wire::SessionResponse> = read_result(input)?;
+            match found {
+                Ok(answer) => Ok(Reply::Session { server: client::server_in(answer.server)? }),
+                Err(error) => {
+                    Ok(Reply::Client { server: None, result: Err(client::failure_in(error)) })
+                }
+            }
+        }
         Method::PeerHello => {
             let found: OfPeer<wire::PeerHello> = read_result(input)?;
             Ok(Reply::Hello(match found {

@@ -73,6 +73,8 @@ pub enum Method {
     Inspect,
     /// `Chord.topology`
     Topology,
+    /// `Chord.session`
+    Session,
     /// `ChordPeer.peerHello`
     PeerHello,
     /// `ChordPeer.peerPing`
@@ -113,7 +115,7 @@ pub enum Service {
 }
 
 impl Method {
-    const ALL: [Method; 20] = [
+    const ALL: [Method; 21] = [
         Method::Put,
         Method::Remove,
         Method::Prepare,
@@ -122,6 +124,7 @@ impl Method {
         Method::Status,
         Method::Inspect,
         Method::Topology,
+        Method::Session,
         Method::PeerHello,
         Method::PeerPing,
         Method::PeerRead,
@@ -156,6 +159,7 @@ impl Method {
             Method::Status => "status",
             Method::Inspect => "inspect",
             Method::Topology => "topology",
+            Method::Session => "session",
             Method::PeerHello => "peerHello",
             Method::PeerPing => "peerPing",
             Method::PeerRead => "peerRead",
@@ -182,7 +186,8 @@ impl Method {
             | Method::Scan
             | Method::Status
             | Method::Inspect
-            | Method::Topology => Some(Service::Chord),
+            | Method::Topology
+            | Method::Session => Some(Service::Chord),
             Method::PeerHello
             | Method::PeerPing
             | Method::PeerRead
@@ -205,6 +210,11 @@ impl Method {
 pub enum Call {
     /// Of a client.
     Client(ClientRequest),
+    /// Of a client, about the connection.
+    Session {
+        /// Answers are to come as they are ready, not in the order of the calls.
+        answers_as_ready: bool,
+    },
     /// A server introduces itself.
     Hello(Hello),
     /// Of a server.
@@ -325,6 +335,11 @@ pub enum Answer {
         /// How it ended.
         result: Result<ClientResponse, Failure>,
     },
+    /// To a word about the connection.
+    Session {
+        /// Who answers.
+        server: ServerId,
+    },
     /// To a hello: our own, or why not.
     Hello(Result<Hello, String>),
     /// To a peer's call, or why not.
@@ -401,6 +416,11 @@ pub enum Reply {
         server: Option<ServerId>,
         /// How it ended.
         result: Result<ClientResponse, RemoteFailure>,
+    },
+    /// To a word about the connection.
+    Session {
+        /// Who answers.
+        server: ServerId,
     },
     /// To a hello.
     Hello(Result<Hello, String>),

@@ -66,23 +66,27 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn calls() -> impl Strategy<Value = Call> {
-    let put = (key(), content(), level(), timeout(), proptest::option::of(version()));
-    let put = put.prop_map(|(key, content, level, timeout, ticket)| {
-        Call::Client(ClientRequest::Put(PreparedPut { key, content, level, timeout, ticket }))
+    let of_version = || proptest::option::of(version());
+    let put = (key(), content(), level(), timeout(), of_version(), of_version());
+    let put = put.prop_map(|(key, content, level, timeout, ticket, after)| {
+        let put = PreparedPut { key, content, level, timeout, ticket, after };
+        Call::Client(ClientRequest::Put(put))
     });
-    let get =
-        (key(), level(), timeout(), any::<bool>()).prop_map(|(key, level, timeout, prepare)| {
-            Call::Client(if prepare {
-                ClientRequest::Prepare { key, level, timeout }
-            } else {
-                ClientRequest::Get { key, level, timeout }
-            })
-        });
-    let scan = (key(), proptest::option::of(key()), 1usize..10_000, level(), timeout()).prop_map(
-        |(from, to, limit, level, timeout)| {
-            Call::Client(ClientRequest::Scan { from, to, limit, level, timeout })
+    let get = (key(), level(), timeout(), proptest::option::of(of_version()));
+    let get = get.prop_map(|(key, level, timeout, prepare)| {
+        Call::Client(match prepare {
+            Some(after) => ClientRequest::Prepare { key, level, timeout, after },
+            None => ClientRequest::Get { key, level, timeout },
+        })
+    });
+    let end = proptest::option::of(key());
+    let scan = (key(), end, 1usize..10_000, level(), timeout(), any::<bool>()).prop_map(
+        |(from, to, limit, level, timeout, any_order)| {
+            Call::Client(ClientRequest::Scan { from, to, limit, level, timeout, any_order })
         },
     );
+    let session =
+        any::<bool>().prop_map(|answers_as_ready| Call::Session { answers_as_ready }).boxed();
     let inspect = (key(), 1usize..10_000, proptest::option::of(any::<u16>())).prop_map(
         |(from, limit, hints)| {
             let hints = hints.map(|server| InspectSource::HintsFor(ServerId(server)));
@@ -116,6 +120,7 @@ fn calls() -> impl Strategy<Value = Call> {
     });
     prop_oneof![
         put,
+        session,
         get,
         scan,
         inspect,
@@ -203,7 +208,7 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
     let get = ClientRequest::Get { key: key.clone(), level, timeout };
     let put = |content| {
         let key = key.clone();
-        ClientRequest::Put(PreparedPut { key, content, level, timeout, ticket: None })
+        ClientRequest::Put(PreparedPut { key, content, level, timeout, ticket: None, after: None })
     };
     let cell = |content| Some(Cell { version, content });
     let peer =
@@ -222,7 +227,14 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         partitioner: "hashed".to_owned(),
     };
     let entry = ScanEntry { key: key.clone(), value: "v".into(), version };
-    let scan = ClientRequest::Scan { from: Key::bound(""), to: None, limit: 1, level, timeout };
+    let scan = ClientRequest::Scan {
+        from: Key::bound(""),
+        to: None,
+        limit: 1,
+        level,
+        timeout,
+        any_order: false,
+    };
     let (source, from) = (InspectSource::Cells, Key::bound(""));
     let inspect = ClientRequest::Inspect { source, from, limit: 1 };
     let tombstone = Cell { version, content: Content::Tombstone };
@@ -230,7 +242,7 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         (put(Content::Value("v".into())), ClientResponse::Put { version, overtaken: true }),
         (put(Content::Tombstone), ClientResponse::Put { version, overtaken: false }),
         (
-            ClientRequest::Prepare { key: key.clone(), level, timeout },
+            ClientRequest::Prepare { key: key.clone(), level, timeout, after: None },
             ClientResponse::Prepared { version },
         ),
         (get.clone(), ClientResponse::Get { cell: None }),
@@ -388,6 +400,7 @@ fn what_is_out_of_bounds_is_refused_by_name_and_the_connection_goes_on() {
             level: level.map(gen_::Level),
             timeout_ms: timeout,
             ticket: None,
+            after: None,
         })
     };
     assert!(put(1, 0, None, None).is_ok());

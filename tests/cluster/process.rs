@@ -320,6 +320,7 @@ pub(crate) fn put(key: &str, value: &str, level: Level) -> ClientRequest {
         level,
         timeout: None,
         ticket: None,
+        after: None,
     })
 }
 

@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::read::Read;
 use self::scan::Scan;
 pub(super) use self::scan::ScanPart;
-use self::write::Write;
+use self::write::{Under, Write};
 use super::Config;
 use super::turn::{OperationId, Roster, Turn};
 use crate::model::{
@@ -113,7 +113,7 @@ impl Coordinator {
         call: CallId,
         put: PreparedPut,
     ) -> Option<Missed> {
-        let PreparedPut { key, content, level, timeout, ticket } = put;
+        let PreparedPut { key, content, level, timeout, ticket, after } = put;
         if let Some(version) = ticket
             && !is_plausible(version, turn.now.wall)
         {
@@ -121,7 +121,8 @@ impl Coordinator {
             return None;
         }
         let deadline = turn.now.instant + timeout.unwrap_or(turn.config.timeout);
-        self.write(turn, call, key, level, deadline, Some(content), ticket)
+        let under = ticket.map_or(Under::New { after }, Under::Ticket);
+        self.write(turn, call, key, level, deadline, Some(content), under)
     }
 
     pub(super) fn prepare(
@@ -131,8 +132,9 @@ impl Coordinator {
         key: Key,
         level: Level,
         deadline: Instant,
+        after: Option<Version>,
     ) {
-        self.write(turn, call, key, level, deadline, None, None);
+        self.write(turn, call, key, level, deadline, None, Under::New { after });
     }
 
     #[expect(clippy::too_many_arguments, reason = "one write's parts, each of its own type")]
@@ -144,11 +146,18 @@ impl Coordinator {
         level: Level,
         deadline: Instant,
         content: Option<Content>,
-        ticket: Option<Version>,
+        under: Under,
     ) -> Option<Missed> {
         let id = self.allot();
         let place = Place::of(turn.config, turn.config.partitioner.place(&key));
-        match Write::start(turn, id, call, place, level, deadline, content, ticket) {
+        if let Under::New { after: Some(version) } = under
+            && !version.is_zero()
+            && !is_plausible(version, turn.now.wall)
+        {
+            turn.out.answer(call, Err(Failure::Invalid(Invalid::After)));
+            return None;
+        }
+        match Write::start(turn, id, call, place, level, deadline, content, under) {
             Ok(write) => self.admit(turn, id, deadline, Operation::Write(write)),
             Err(failure) => {
                 turn.out.count("writes_refused");
@@ -189,9 +198,10 @@ impl Coordinator {
         limit: usize,
         level: Level,
         deadline: Instant,
+        any_order: bool,
     ) {
         let id = self.allot();
-        let invalid = if !turn.config.partitioner.keeps_order() {
+        let invalid = if !any_order && !turn.config.partitioner.keeps_order() {
             Some(Invalid::UnorderedScan)
         } else if to.as_ref().is_some_and(|to| *to <= from) {
             Some(Invalid::EmptyRange)

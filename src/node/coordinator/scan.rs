@@ -297,6 +297,7 @@ impl Scan {
                 return;
             }
             self.bytes += bytes;
+            let key = turn.config.partitioner.key(&key);
             self.entries.push(ScanEntry { key, value, version: cell.version });
         }
         let next = match rest {

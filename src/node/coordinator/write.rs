@@ -20,7 +20,18 @@ pub(super) struct Write {
     deadline: Instant,
     /// `None`: only a version is wanted.
     content: Option<Content>,
+    /// The version will be weak.
+    weak: bool,
     phase: Phase,
+}
+
+/// The version to write under.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Under {
+    /// A new one; above what the writer says that it has seen, if it says so.
+    New { after: Option<Version> },
+    /// That of a former attempt.
+    Ticket(Version),
 }
 
 #[derive(Debug)]
@@ -36,7 +47,7 @@ enum Phase {
 }
 
 impl Write {
-    /// Begins a write. `content: None` asks for a version only; with a `ticket`, round 1 was done before.
+    /// Begins a write. `content: None` asks for a version only; under a ticket, round 1 was done before.
     #[expect(clippy::too_many_arguments, reason = "one write's parts, each of its own type")]
     pub(super) fn start(
         turn: &mut Turn<'_>,
@@ -46,7 +57,7 @@ impl Write {
         level: Level,
         deadline: Instant,
         content: Option<Content>,
-        ticket: Option<Version>,
+        under: Under,
     ) -> Result<Write, Failure> {
         let replicas = place.replicas.len();
         let required = match content {
@@ -54,6 +65,7 @@ impl Write {
             // A version below one that a majority holds would be no use at any level.
             None => level.required(replicas).max(Level::Quorum.required(replicas)),
         };
+        let one_round = level == Level::One && content.is_some();
         let mut write = Write {
             call: Some(call),
             place,
@@ -61,13 +73,21 @@ impl Write {
             required,
             deadline,
             content,
+            weak: false,
             phase: Phase::Clock,
         };
-        if let Some(version) = ticket {
-            // The first attempt may still take effect, so this one never answers with a definite no.
-            turn.clock.absorb(version.time);
-            write.store(turn, id, version);
-            return Ok(write);
+        match under {
+            Under::Ticket(version) => {
+                // The first attempt may still take effect, so this one never answers with a definite no.
+                turn.clock.absorb(version.time);
+                write.store(turn, id, version);
+                return Ok(write);
+            }
+            Under::New { after: Some(version) } => {
+                turn.clock.absorb(version.time);
+                write.weak = one_round || version.is_weak();
+            }
+            Under::New { after: None } => {}
         }
         if turn.life.is_none() {
             return Err(Failure::Joining { server: turn.config.server });
@@ -76,7 +96,6 @@ impl Write {
         if alive < required {
             return Err(Failure::Unavailable { level, required, alive });
         }
-        let one_round = level == Level::One && write.content.is_some();
         if one_round || turn.config.flaw == Some(Flaw::ClockVersions) {
             write.issue(turn, id);
         } else {
@@ -212,7 +231,8 @@ impl Write {
         self.phase = Phase::Clock;
         let Some(incarnation) = turn.life else { return };
         let Some(time) = turn.clock.tick(turn.now.wall) else { return };
-        let version = Version { time, server: turn.config.server, incarnation, step: 0 };
+        let step = if self.weak { Version::WEAK } else { 0 };
+        let version = Version { time, server: turn.config.server, incarnation, step };
         self.store(turn, id, version);
     }
 

@@ -1,6 +1,7 @@
 //! What must hold at the end of every run: one property a file.
 
 mod agreement;
+mod causal;
 mod exercised;
 mod linearizable;
 mod never_older;
@@ -18,6 +19,8 @@ use crate::ring::Topology;
 /// What a run leaves to be judged.
 pub(super) struct Evidence<'a> {
     pub(super) operations: &'a [Operation],
+    /// Writes that did not follow what their writer had seen.
+    pub(super) out_of_order: &'a [String],
     pub(super) topology: &'a Topology,
     /// What every server holds at the end.
     pub(super) contents: &'a BTreeMap<ServerId, Vec<(Key, Cell)>>,
@@ -29,8 +32,9 @@ pub(super) struct Evidence<'a> {
 /// All violations, each with the name of its property.
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     type Check = fn(&Evidence<'_>) -> Vec<String>;
-    let properties: [(&'static str, Check); 5] = [
+    let properties: [(&'static str, Check); 6] = [
         ("linearizable", linearizable::check),
+        ("causal", causal::check),
         ("agreement", agreement::check),
         ("never older", never_older::check),
         ("settled", settled::check),

@@ -177,6 +177,7 @@ impl World {
         }
         let evidence = Evidence {
             operations: &self.workload.operations,
+            out_of_order: &self.workload.out_of_order,
             topology: &self.topology,
             contents: &contents,
             statuses: &statuses,
