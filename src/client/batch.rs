@@ -5,18 +5,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::client::{failed_read, odd};
-use super::grammar::{Command, parse};
-use super::{Answered, Broken, Client, Error, Pending, show};
-use crate::model::{ClientRequest, Content, Key, Level, PreparedPut};
-use crate::wire::{RemoteFailure, Reply};
+use super::grammar::Command;
+use super::{Answered, Client, Error, Write as Put, show};
+use crate::model::{ClientRequest, Content, Key, Level};
 
-/// Calls in flight at most: what a server takes from one connection before it stops reading.
+/// Commands in flight at most: what a server takes from one connection before it stops reading.
 const WINDOW: usize = 1_000;
-/// Bytes of keys and values in flight at most, if more than one call is.
+/// Bytes of keys and values in flight at most, if more than one command is.
 const WINDOW_BYTES: usize = 32 << 20;
 
 /// How a batch is run.
@@ -28,8 +28,8 @@ pub struct Options {
     pub json: bool,
     /// Print failures only.
     pub quiet: bool,
-    /// Every write under a ticket, one after the other.
-    pub one_by_one: bool,
+    /// Print the number of its line before each failure.
+    pub numbered: bool,
 }
 
 /// What has come of a batch.
@@ -41,6 +41,8 @@ pub struct Summary {
     pub ok: u64,
     /// Keys that were not there.
     pub not_found: u64,
+    /// Writes of which it is not known whether they were stored.
+    pub unknown: u64,
     /// All else.
     pub failed: u64,
     /// The first failure's exit code; 4, *unknown*, beats every other.
@@ -53,6 +55,7 @@ impl Summary {
         match exit {
             0 => self.ok += 1,
             1 => self.not_found += 1,
+            4 => self.unknown += 1,
             _ => self.failed += 1,
         }
         if self.exit == 0 || exit == 4 {
@@ -61,21 +64,69 @@ impl Summary {
     }
 }
 
-/// A command whose answer is to come.
-struct Flying {
-    command: Command,
-    key: Key,
-    bytes: usize,
-    pending: Pending,
+/// Where a batch writes, and what it asks on the way.
+pub trait Sink {
+    /// What of the output cannot be written: whoever reads it has gone.
+    ///
+    /// # Errors
+    /// The system's.
+    fn show(&mut self, out: &[u8], note: &[u8]) -> io::Result<()>;
+
+    /// Everything shown so far should be seen.
+    ///
+    /// # Errors
+    /// The system's.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// A line has failed, by a sentence or by its command's outcome.
+    ///
+    /// # Errors
+    /// The system's.
+    fn rejected(&mut self, _line: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether failed lines are wanted, so that they must be kept until their outcome is known.
+    fn wants_rejected(&self) -> bool {
+        false
+    }
+
+    /// So far.
+    fn progress(&mut self, _summary: &Summary) {}
 }
 
-struct Batch<'a, O, E> {
-    client: &'a mut Client,
+/// Two streams, and nothing else.
+#[derive(Debug)]
+pub struct Streams<O, E>(pub O, pub E);
+
+impl<O: Write, E: Write> Sink for Streams<O, E> {
+    fn show(&mut self, out: &[u8], note: &[u8]) -> io::Result<()> {
+        self.0.write_all(out)?;
+        self.1.write_all(note)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A command whose outcome is to come.
+struct Flying {
+    command: Arc<Command>,
+    number: u64,
+    /// The line itself, if it will be wanted.
+    line: Vec<u8>,
+    key: Key,
+    bytes: usize,
+    task: JoinHandle<Result<Answered, Error>>,
+}
+
+struct Batch<'a, S> {
+    client: &'a Client,
     options: Options,
-    out: &'a mut O,
-    err: &'a mut E,
+    sink: &'a mut S,
     flying: VecDeque<Flying>,
-    /// Calls in flight by key.
+    /// Commands in flight by key.
     keys: BTreeMap<Key, usize>,
     bytes: usize,
     summary: Summary,
@@ -91,27 +142,31 @@ pub fn level_of(command: &Command, default: Level) -> Level {
     }
 }
 
-/// Does one command, whatever it takes. The console's, and the slow way of a batch.
+/// Does one command, whatever it takes.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn perform(
-    client: &mut Client,
+    client: &Client,
     command: &Command,
     default: Level,
 ) -> Result<Answered, Error> {
     let level = level_of(command, default);
     match command {
         Command::Put { key, value, .. } => {
-            client.write(key.clone(), Content::Value(value.clone().into()), level).await
+            let content = Content::Value(value.clone());
+            client.write(Put::new(key.clone(), content, level)).await
         }
-        Command::Delete { key, .. } => client.write(key.clone(), Content::Tombstone, level).await,
+        Command::Delete { key, .. } => {
+            client.write(Put::new(key.clone(), Content::Tombstone, level)).await
+        }
         Command::Get { key, .. } => {
             client.read(ClientRequest::Get { key: key.clone(), level, timeout: None }).await
         }
         Command::Scan { from, to, limit } => {
             let (from, to, limit, timeout) = (from.clone(), to.clone(), *limit, None);
-            client.read(ClientRequest::Scan { from, to, limit, level, timeout }).await
+            let any_order = false;
+            client.read(ClientRequest::Scan { from, to, limit, level, timeout, any_order }).await
         }
         Command::Status | Command::Server(_) | Command::Help(_) | Command::Exit => {
             client.read(ClientRequest::Status).await
@@ -119,24 +174,24 @@ pub async fn perform(
     }
 }
 
-/// Runs commands until the lines end, or one says `exit`.
+/// Runs the commands that `parse` finds in lines, until these end or one says `exit`.
 ///
 /// # Errors
-/// Of writing the results: whoever reads them has gone.
-pub async fn run(
-    client: &mut Client,
-    lines: &mut mpsc::Receiver<String>,
+/// Of writing the results.
+pub async fn run<S: Sink, E: std::error::Error>(
+    client: &Client,
+    lines: &mut mpsc::Receiver<Vec<u8>>,
+    parse: impl Fn(&[u8]) -> Result<Option<Command>, E>,
     options: Options,
-    out: &mut impl Write,
-    err: &mut impl Write,
+    sink: &mut S,
 ) -> io::Result<Summary> {
     let (flying, keys, summary) = (VecDeque::new(), BTreeMap::new(), Summary::default());
-    let mut batch = Batch { client, options, out, err, flying, keys, bytes: 0, summary };
+    let mut batch = Batch { client, options, sink, flying, keys, bytes: 0, summary };
     let mut number = 0;
     loop {
         let room = batch.flying.len() < WINDOW && batch.bytes < WINDOW_BYTES;
-        // Oldest first, as their answers come.
-        let oldest = batch.flying.front_mut().map(|flying| &mut flying.pending);
+        // Oldest first, as results are shown.
+        let oldest = batch.flying.front_mut().map(|flying| &mut flying.task);
         let has_oldest = oldest.is_some();
         tokio::select! {
             biased;
@@ -145,88 +200,74 @@ pub async fn run(
                 number += 1;
                 match parse(&line) {
                     Ok(Some(Command::Exit)) => break,
-                    Ok(Some(command)) => batch.begin(command).await?,
+                    Ok(Some(command)) => batch.begin(number, line, command).await?,
                     Ok(None) => {}
                     Err(error) => {
-                        writeln!(batch.err, "line {number}: {error}")?;
+                        let note = format!("line {number}: {error}\n");
+                        batch.sink.show(b"", note.as_bytes())?;
+                        batch.sink.rejected(&line)?;
                         batch.summary.add(2);
                     }
                 }
             }
-            answer = wait(oldest), if has_oldest => {
-                let answer = answer.unwrap_or_else(closed);
-                batch.settle(answer).await?;
-            }
+            result = wait(oldest), if has_oldest => batch.settle(result)?,
         }
         if batch.flying.is_empty() {
             // Nobody is kept waiting for what is known.
-            batch.out.flush()?;
+            batch.sink.flush()?;
         }
     }
     batch.settle_all().await?;
-    batch.out.flush()?;
+    batch.sink.flush()?;
     Ok(batch.summary)
 }
 
-async fn wait(pending: Option<&mut Pending>) -> Option<Result<Reply, Broken>> {
-    pending?.await.ok()
+/// The outcome. Never, if nothing is in flight.
+async fn wait(task: Option<&mut JoinHandle<Result<Answered, Error>>>) -> Result<Answered, Error> {
+    let Some(task) = task else { return std::future::pending().await };
+    // A task that has ended in a panic can have sent anything.
+    task.await.unwrap_or_else(|error| Err(Error::Unknown { why: error.to_string(), ticket: None }))
 }
 
-fn closed() -> Result<Reply, Broken> {
-    Err(Broken { why: "the connection is closed".to_owned(), unsent: false })
-}
-
-impl<O: Write, E: Write> Batch<'_, O, E> {
-    async fn begin(&mut self, command: Command) -> io::Result<()> {
-        let level = level_of(&command, self.options.level);
-        let put = |key: &Key, content| {
-            let (key, timeout, ticket) = (key.clone(), None, None);
-            ClientRequest::Put(PreparedPut { key, content, level, timeout, ticket })
-        };
-        let (request, key) = match &command {
-            Command::Put { key, value, .. } if !self.options.one_by_one => {
-                (put(key, Content::Value(value.clone().into())), key.clone())
-            }
-            Command::Delete { key, .. } if !self.options.one_by_one => {
-                (put(key, Content::Tombstone), key.clone())
-            }
-            Command::Get { key, .. } => {
-                (ClientRequest::Get { key: key.clone(), level, timeout: None }, key.clone())
+impl<S: Sink> Batch<'_, S> {
+    async fn begin(&mut self, number: u64, line: Vec<u8>, command: Command) -> io::Result<()> {
+        let (key, bytes) = match &command {
+            Command::Put { key, value, .. } => (key.clone(), key.as_bytes().len() + value.len()),
+            Command::Delete { key, .. } | Command::Get { key, .. } => {
+                (key.clone(), key.as_bytes().len())
             }
             _ => {
                 self.settle_all().await?;
-                return self.do_alone(command).await;
+                return self.do_alone(number, &command).await;
             }
         };
         while self.keys.contains_key(&key) {
             self.settle_oldest().await?;
         }
-        let connection = match self.client.connection().await {
-            Ok(connection) => connection,
-            Err(error) => {
-                self.settle_all().await?;
-                return self.show(&command, &Err(error));
-            }
-        };
-        let bytes = key.as_bytes().len()
-            + if let Command::Put { value, .. } = &command { value.len() } else { 0 };
         *self.keys.entry(key.clone()).or_insert(0) += 1;
         self.bytes += bytes;
-        let pending = connection.send(request);
-        self.flying.push_back(Flying { command, key, bytes, pending });
+        let line = if self.sink.wants_rejected() { line } else { Vec::new() };
+        let command = Arc::new(command);
+        let (client, level) = (self.client.clone(), self.options.level);
+        let ordered = Arc::clone(&command);
+        let task = tokio::spawn(async move { perform(&client, &ordered, level).await });
+        self.flying.push_back(Flying { command, number, line, key, bytes, task });
         Ok(())
     }
 
-    async fn do_alone(&mut self, command: Command) -> io::Result<()> {
-        match &command {
-            Command::Help(word) => write!(self.err, "{}", show::help(word.as_deref())),
+    async fn do_alone(&mut self, number: u64, command: &Command) -> io::Result<()> {
+        match command {
+            Command::Help(word) => {
+                let help = show::help(word.as_deref());
+                self.sink.show(b"", help.as_bytes())
+            }
             Command::Server(Some(address)) => {
                 self.client.set_servers(vec![address.clone()]);
                 Ok(())
             }
             _ => {
-                let result = perform(self.client, &command, self.options.level).await;
-                self.show(&command, &result)
+                let result = perform(self.client, command, self.options.level).await;
+                self.show(number, &[], command, &result)
             }
         }
     }
@@ -240,13 +281,13 @@ impl<O: Write, E: Write> Batch<'_, O, E> {
 
     async fn settle_oldest(&mut self) -> io::Result<()> {
         let Some(flying) = self.flying.front_mut() else { return Ok(()) };
-        let answer = (&mut flying.pending).await.unwrap_or_else(|_| closed());
-        self.settle(answer).await
+        let result = wait(Some(&mut flying.task)).await;
+        self.settle(result)
     }
 
-    /// The oldest call's answer has come.
-    async fn settle(&mut self, answer: Result<Reply, Broken>) -> io::Result<()> {
-        let Some(Flying { command, key, bytes, .. }) = self.flying.pop_front() else {
+    /// The oldest command's outcome has come.
+    fn settle(&mut self, result: Result<Answered, Error>) -> io::Result<()> {
+        let Some(Flying { command, number, line, key, bytes, .. }) = self.flying.pop_front() else {
             return Ok(());
         };
         self.bytes -= bytes;
@@ -256,37 +297,30 @@ impl<O: Write, E: Write> Batch<'_, O, E> {
                 self.keys.remove(&key);
             }
         }
-        let is_read = matches!(command, Command::Get { .. });
-        let result = match answer {
-            Ok(Reply::Client { server, result: Ok(response) }) => Ok(Answered { server, response }),
-            Ok(Reply::Client { result: Err(failure), .. }) => Err(failed(failure, is_read)),
-            Ok(other) => Err(failed(odd(&other), is_read)),
-            // What surely did not arrive, and what only reads, may go to another server.
-            Err(Broken { unsent, .. }) if is_read || unsent => {
-                perform(self.client, &command, self.options.level).await
-            }
-            Err(Broken { why, .. }) => Err(Error::Unknown { why, ticket: None }),
-        };
-        self.show(&command, &result)
+        self.show(number, &line, &command, &result)
     }
 
-    fn show(&mut self, command: &Command, result: &Result<Answered, Error>) -> io::Result<()> {
+    fn show(
+        &mut self,
+        number: u64,
+        line: &[u8],
+        command: &Command,
+        result: &Result<Answered, Error>,
+    ) -> io::Result<()> {
         let shown = show::outcome(command, result, self.options.json);
         self.summary.add(shown.exit);
-        if !self.options.quiet || shown.exit > 1 {
-            self.out.write_all(shown.out.as_bytes())?;
-            self.err.write_all(shown.note.as_bytes())?;
+        self.sink.progress(&self.summary);
+        let failed = shown.exit > 1;
+        if failed {
+            self.sink.rejected(line)?;
+        }
+        if failed && self.options.numbered {
+            let out = format!("line {number}: {}", shown.out);
+            return self.sink.show(out.as_bytes(), shown.note.as_bytes());
+        }
+        if failed || !self.options.quiet {
+            return self.sink.show(shown.out.as_bytes(), shown.note.as_bytes());
         }
         Ok(())
-    }
-}
-
-fn failed(failure: RemoteFailure, is_read: bool) -> Error {
-    if is_read {
-        failed_read(failure)
-    } else if failure.is_definite() {
-        Error::Refused(failure)
-    } else {
-        Error::Unknown { why: failure.message.clone(), ticket: failure.version }
     }
 }

@@ -1,22 +1,29 @@
 //! A client of a cluster.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Broken, Connection, Error};
+use super::{Broken, Connection, Error, Table};
 use crate::model::{
     ClientRequest, ClientResponse, Content, Key, Level, PreparedPut, ServerId, Version,
 };
 use crate::wire::{FailureCode, RemoteFailure, Reply};
 
-/// How long to wait for a connection.
-const CONNECT: Duration = Duration::from_secs(1);
-/// A server that has not answered for so long is left for another one, if there is time: it answers within its own
-/// time-out of two seconds when it can.
-const SILENCE: Duration = Duration::from_millis(2_500);
+/// How long a server takes at most for a call that does not say.
+const USUAL: Duration = Duration::from_secs(2);
+/// A server that has not answered so long after it should have is left for another one, if there is time.
+const GRACE: Duration = Duration::from_millis(500);
 /// Between two tries under a ticket.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For how long a server is tried last, after its connection broke; after it kept silent.
+const AVOID: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// The table is asked for at most so often, however many calls fail.
+const REFRESH: Duration = Duration::from_secs(1);
+/// For the table to come.
+const TABLE: Duration = Duration::from_millis(500);
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -27,6 +34,8 @@ pub struct Options {
     pub timeout: Duration,
     /// What happens to writes that a server dies over.
     pub safety: Safety,
+    /// Which server is asked.
+    pub routing: Routing,
 }
 
 /// What a write costs, and what can be done if its server dies over it.
@@ -38,6 +47,42 @@ pub enum Safety {
     Ticket,
 }
 
+/// Which server is asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// One and the same, until it fails: then the next of the list.
+    Sticky,
+    /// A replica of the key, as the cluster's own table has it: that saves a hop.
+    Replica {
+        /// The replica to take if it is one; else the key's owner.
+        prefer: Option<ServerId>,
+    },
+}
+
+/// A write, whole.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// What to store.
+    pub content: Content,
+    /// How many replicas must have it on disk.
+    pub level: Level,
+    /// Until it is given up, retries included; `None`: what the client's options say.
+    pub timeout: Option<Duration>,
+    /// From a former attempt of the very same write.
+    pub ticket: Option<Version>,
+    /// See [`PreparedPut::after`].
+    pub after: Option<Version>,
+}
+
+impl Write {
+    /// A plain one.
+    pub fn new(key: Key, content: Content, level: Level) -> Write {
+        Write { key, content, level, timeout: None, ticket: None, after: None }
+    }
+}
+
 /// A success.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
@@ -47,66 +92,75 @@ pub struct Answered {
     pub response: ClientResponse,
 }
 
-/// One connection to one of several servers.
-#[derive(Debug)]
+/// A cluster, seen from outside. Clones share their connections and what they have learnt.
+#[derive(Clone, Debug)]
 pub struct Client {
-    options: Options,
-    /// Which of the addresses, and the connection to it.
-    current: Option<(usize, Connection)>,
-    /// Where the next search for a server begins.
+    options: Arc<Options>,
+    state: Arc<Mutex<State>>,
+    /// Held by whoever asks for the table, so that the others wait for it instead of asking too.
+    refreshing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    servers: Vec<String>,
+    /// Which of them is asked, or where the search for one begins.
     first: usize,
+    connections: BTreeMap<String, Connection>,
+    /// Servers to be tried last, until then.
+    avoided: BTreeMap<String, Instant>,
+    table: Option<Arc<Table>>,
+    /// When the table was last asked for.
+    asked: Option<Instant>,
+    /// Something has happened that the table may not know.
+    stale: bool,
 }
 
 impl Client {
     /// A client that connects when it is first used.
     pub fn new(options: Options) -> Client {
-        Client { options, current: None, first: 0 }
+        let state = State { servers: options.servers.clone(), ..State::default() };
+        let refreshing = Arc::new(tokio::sync::Mutex::new(()));
+        Client { options: Arc::new(options), state: Arc::new(Mutex::new(state)), refreshing }
     }
 
-    /// The address that it is connected to, if it is.
-    pub fn address(&self) -> Option<&str> {
-        let (index, connection) = self.current.as_ref()?;
-        (!connection.is_closed()).then(|| self.options.servers[*index].as_str())
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of the list that is asked now, if there is a connection to it.
+    pub fn address(&self) -> Option<String> {
+        let state = self.state();
+        let address = state.servers.get(state.first)?;
+        let connection = state.connections.get(address)?;
+        (!connection.is_closed()).then(|| address.clone())
     }
 
     /// Uses these servers from now on.
-    pub fn set_servers(&mut self, servers: Vec<String>) {
-        self.options.servers = servers;
-        (self.current, self.first) = (None, 0);
+    pub fn set_servers(&self, servers: Vec<String>) {
+        *self.state() = State { servers, ..State::default() };
     }
 
-    /// The connection, made anew if need be.
+    /// Makes sure that some server can be reached.
     ///
     /// # Errors
-    /// [`Error::Unreachable`].
-    pub async fn connection(&mut self) -> Result<Connection, Error> {
-        if let Some((_, connection)) = &self.current
-            && !connection.is_closed()
-        {
-            return Ok(connection.clone());
-        }
-        let count = self.options.servers.len();
-        let mut tried = Vec::new();
-        for step in 0..count {
-            let index = (self.first + step) % count;
-            let address = &self.options.servers[index];
-            match tokio::time::timeout(CONNECT, Connection::open(address)).await {
-                Ok(Ok(connection)) => {
-                    self.current = Some((index, connection.clone()));
-                    self.first = index;
-                    return Ok(connection);
-                }
-                Ok(Err(error)) => tried.push(format!("{address}: {error}")),
-                Err(_) => tried.push(format!("{address}: no answer within {CONNECT:?}")),
-            }
-        }
-        Err(Error::Unreachable { tried: tried.join(", ") })
+    /// [`Error::Unreachable`], and [`Error::Unanswered`].
+    pub async fn connect(&self) -> Result<(), Error> {
+        self.read(ClientRequest::Topology).await.map(|_| ())
     }
 
-    /// Leaves the present server; the next call goes to the one after it.
-    pub fn move_on(&mut self) {
-        if let Some((index, _)) = self.current.take() {
-            self.first = (index + 1) % self.options.servers.len().max(1);
+    /// What the cluster's servers and ranges are, as last told.
+    ///
+    /// # Errors
+    /// As of a read: nobody has told them yet.
+    pub async fn table(&self) -> Result<Arc<Table>, Error> {
+        if let Some(table) = self.fresh_table().await {
+            return Ok(table);
+        }
+        match self.read(ClientRequest::Topology).await?.response {
+            ClientResponse::Topology(view) => Ok(self.learn(Table::new(*view))),
+            other => Err(Error::Unanswered { why: format!("an unexpected answer: {other:?}") }),
         }
     }
 
@@ -114,121 +168,302 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; never [`Error::Unknown`].
-    pub async fn read(&mut self, request: ClientRequest) -> Result<Answered, Error> {
-        let deadline = Instant::now() + self.options.timeout;
-        let mut last = None;
-        for _ in 0..=self.options.servers.len() {
-            match self.attempt(request.clone(), deadline).await? {
+    pub async fn read(&self, request: ClientRequest) -> Result<Answered, Error> {
+        let deadline = self.deadline(timeout_of(&request));
+        let (mut tried, mut failures) = (BTreeSet::new(), Failures::default());
+        while let Some(address) = self.target(&request, &tried).await {
+            match self.attempt(&address, request.clone(), deadline).await {
                 Attempt::Answered(answered) => return Ok(answered),
-                Attempt::Failed(failure) => return Err(failed_read(failure)),
-                Attempt::Broken(broken) => {
-                    last = Some(broken.why);
-                    self.move_on();
+                // It cannot coordinate; somebody else can.
+                Attempt::Failed(failure) if is_joining(&failure) => {
+                    failures.refused = Some(failure)
                 }
-                Attempt::Late if Instant::now() < deadline => last = Some(self.too_late()),
-                Attempt::Late => break,
+                Attempt::Failed(failure) => return Err(failed_read(failure)),
+                Attempt::Broken(broken) => failures.broken(broken),
+                Attempt::Late(why) => failures.late(why),
+            }
+            tried.insert(address);
+            if Instant::now() >= deadline {
+                break;
             }
         }
-        let why = last.unwrap_or_else(|| self.too_late());
-        Err(Error::Unanswered { why })
+        Err(failures.of_read())
+    }
+
+    /// Asks one server and no other.
+    ///
+    /// # Errors
+    /// As of a read.
+    pub async fn read_at(
+        &self,
+        server: ServerId,
+        request: ClientRequest,
+    ) -> Result<Answered, Error> {
+        let table = self.table().await?;
+        let Some(address) = table.address(server) else {
+            return Err(Error::Unanswered { why: format!("there is no server {server}") });
+        };
+        let deadline = self.deadline(timeout_of(&request));
+        let mut failures = Failures::default();
+        match self.attempt(address, request, deadline).await {
+            Attempt::Answered(answered) => return Ok(answered),
+            Attempt::Failed(failure) => return Err(failed_read(failure)),
+            Attempt::Broken(broken) => failures.broken(broken),
+            Attempt::Late(why) => failures.late(why),
+        }
+        Err(failures.of_read())
     }
 
     /// Writes: stores content under a key.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn write(
-        &mut self,
-        key: Key,
-        content: Content,
-        level: Level,
-    ) -> Result<Answered, Error> {
-        let deadline = Instant::now() + self.options.timeout;
-        let mut ticket = match (self.options.safety, level) {
+    pub async fn write(&self, write: Write) -> Result<Answered, Error> {
+        let Write { key, content, level, timeout, ticket, after } = write;
+        let deadline = self.deadline(timeout);
+        // With a ticket from before, a former attempt may have arrived.
+        let mut may_have_arrived = ticket.is_some();
+        let mut ticket = match (ticket, self.options.safety, level) {
+            (Some(ticket), _, _) => Some(ticket),
             // A ticket takes a majority, and ONE is for when there is none.
-            (Safety::OneCall, _) | (_, Level::One) => None,
-            (Safety::Ticket, _) => Some(self.prepare(key.clone(), level).await?),
+            (None, Safety::OneCall, _) | (None, _, Level::One) => None,
+            (None, Safety::Ticket, _) => {
+                Some(self.prepare(key.clone(), level, timeout, after).await?)
+            }
         };
-        let mut why = None;
-        let mut may_have_arrived = false;
+        let (mut tried, mut failures) = (BTreeSet::new(), Failures::default());
         while Instant::now() < deadline {
             let (key, content) = (key.clone(), content.clone());
-            let put = PreparedPut { key, content, level, timeout: None, ticket };
-            let attempt = match self.attempt(ClientRequest::Put(put), deadline).await {
-                Ok(attempt) => attempt,
-                Err(error) if may_have_arrived => {
-                    return Err(Error::Unknown { why: error.to_string(), ticket });
+            let put = PreparedPut { key, content, level, timeout, ticket, after };
+            let request = ClientRequest::Put(put);
+            let Some(address) = self.target(&request, &tried).await else {
+                // Nobody is left to ask. What may have arrived is worth another round.
+                if !may_have_arrived || tried.is_empty() {
+                    break;
                 }
-                Err(error) => return Err(error),
+                tried.clear();
+                tokio::time::sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+                continue;
             };
-            match attempt {
+            match self.attempt(&address, request, deadline).await {
                 Attempt::Answered(answered) => return Ok(answered),
                 Attempt::Failed(failure) if failure.is_definite() && !may_have_arrived => {
-                    return Err(Error::Refused(failure));
+                    if !is_joining(&failure) {
+                        return Err(Error::Refused(failure));
+                    }
+                    failures.refused = Some(failure);
                 }
                 Attempt::Failed(failure) => {
                     may_have_arrived = true;
                     ticket = ticket.or(failure.version);
-                    why = Some(failure.message);
+                    failures.why = Some(failure.message);
                 }
                 Attempt::Broken(broken) => {
                     may_have_arrived |= !broken.unsent;
-                    why = Some(broken.why);
-                    self.move_on();
+                    failures.broken(broken);
                 }
-                Attempt::Late => {
+                Attempt::Late(why) => {
                     may_have_arrived = true;
-                    why = Some(self.too_late());
+                    failures.late(why);
                 }
             }
+            tried.insert(address);
             if may_have_arrived && ticket.is_none() {
                 break;
             }
-            tokio::time::sleep(PAUSE).await;
         }
-        let why = why.unwrap_or_else(|| self.too_late());
-        if may_have_arrived {
-            Err(Error::Unknown { why, ticket })
-        } else {
-            Err(Error::Unreachable { tried: why })
-        }
+        Err(failures.of_write(may_have_arrived, ticket))
     }
 
     /// A version to write under: the first round of a write as a call of its own.
-    async fn prepare(&mut self, key: Key, level: Level) -> Result<Version, Error> {
-        let request = ClientRequest::Prepare { key, level, timeout: None };
-        match self.read(request).await?.response {
+    async fn prepare(
+        &self,
+        key: Key,
+        level: Level,
+        timeout: Option<Duration>,
+        after: Option<Version>,
+    ) -> Result<Version, Error> {
+        match self.read(ClientRequest::Prepare { key, level, timeout, after }).await?.response {
             ClientResponse::Prepared { version } => Ok(version),
             other => Err(Error::Unanswered { why: format!("an unexpected answer: {other:?}") }),
         }
     }
 
-    fn too_late(&self) -> String {
-        format!("no answer within {:?}", self.options.timeout.min(SILENCE))
+    // ── Whom to ask ─────────────────────────────────────────────────────────────────────────────────────
+
+    /// The best server for a request that was not tried yet; `None`: all were.
+    async fn target(&self, request: &ClientRequest, tried: &BTreeSet<String>) -> Option<String> {
+        let table = match self.options.routing {
+            Routing::Sticky => None,
+            Routing::Replica { .. } => self.fresh_table().await,
+        };
+        let now = Instant::now();
+        let state = self.state();
+        let count = state.servers.len();
+        let listed = (0..count).map(|step| (state.first + step) % count);
+        let listed = listed.map(|index| state.servers[index].as_str());
+        let mut candidates = Vec::new();
+        if let (Routing::Replica { prefer }, Some(table)) = (self.options.routing, &table) {
+            let mut replicas = table.concerned(request).to_vec();
+            // Stable: the others stay in order of preference.
+            replicas.sort_by_key(|replica| Some(*replica) != prefer);
+            let own = prefer.filter(|_| replicas.is_empty());
+            candidates.extend(own.into_iter().chain(replicas).filter_map(|id| table.address(id)));
+            candidates.extend(table.addresses());
+        }
+        candidates.extend(listed);
+        let avoided = |address: &str| state.avoided.get(address).is_some_and(|until| *until > now);
+        let mut left = candidates.into_iter().filter(|address| !tried.contains(*address));
+        let first = left.next()?;
+        let best = if avoided(first) { left.find(|address| !avoided(address)) } else { None };
+        Some(best.unwrap_or(first).to_owned())
     }
 
-    async fn attempt(
-        &mut self,
-        request: ClientRequest,
-        deadline: Instant,
-    ) -> Result<Attempt, Error> {
-        let pending = self.connection().await?.send(request);
-        let patience = deadline.min(Instant::now() + SILENCE);
-        let Ok(answer) = tokio::time::timeout_at(patience, pending).await else {
-            // The connection answers in order: what comes next would wait behind the one that is late.
-            self.move_on();
-            return Ok(Attempt::Late);
+    /// The table, asked for anew if it may be out of date. `None`: nobody tells it.
+    async fn fresh_table(&self) -> Option<Arc<Table>> {
+        if let Known::Well(table) = self.known_table() {
+            return table;
+        }
+        let _alone = self.refreshing.lock().await;
+        // Somebody else may have asked meanwhile.
+        if let Known::Well(table) = self.known_table() {
+            return table;
+        }
+        let candidates: Vec<String> = {
+            let mut state = self.state();
+            state.stale = false;
+            let known = state.table.iter().flat_map(|table| table.addresses().map(str::to_owned));
+            let mut all: Vec<_> = state.servers.iter().cloned().chain(known).collect();
+            all.sort_by_key(|address| state.avoided.contains_key(address));
+            all
         };
-        let gone = || Broken { why: "the connection is closed".to_owned(), unsent: false };
-        Ok(match answer.unwrap_or_else(|_| Err(gone())) {
-            Ok(Reply::Client { server, result: Ok(response) }) => {
-                Attempt::Answered(Answered { server, response })
+        let mut asked = BTreeSet::new();
+        for address in candidates {
+            if !asked.insert(address.clone()) {
+                continue;
             }
-            Ok(Reply::Client { result: Err(failure), .. }) => Attempt::Failed(failure),
-            Ok(other) => Attempt::Failed(odd(&other)),
-            Err(broken) => Attempt::Broken(broken),
-        })
+            let deadline = Instant::now() + TABLE;
+            let attempt = self.attempt(&address, ClientRequest::Topology, deadline).await;
+            if let Attempt::Answered(Answered {
+                response: ClientResponse::Topology(view), ..
+            }) = attempt
+            {
+                return Some(self.learn(Table::new(*view)));
+            }
+        }
+        let mut state = self.state();
+        state.asked = Some(Instant::now());
+        state.table.clone()
     }
+
+    fn known_table(&self) -> Known {
+        let state = self.state();
+        let recently = state.asked.is_some_and(|asked| asked.elapsed() < REFRESH);
+        let good = state.table.is_some() && !state.stale;
+        if good || recently { Known::Well(state.table.clone()) } else { Known::Badly }
+    }
+
+    fn learn(&self, table: Table) -> Arc<Table> {
+        let table = Arc::new(table);
+        let mut state = self.state();
+        (state.table, state.asked) = (Some(Arc::clone(&table)), Some(Instant::now()));
+        table
+    }
+
+    fn connection(&self, address: &str) -> Connection {
+        let mut state = self.state();
+        match state.connections.get(address) {
+            Some(connection) if !connection.is_closed() => connection.clone(),
+            Some(_) | None => {
+                let connection = Connection::open(address.to_owned());
+                state.connections.insert(address.to_owned(), connection.clone());
+                connection
+            }
+        }
+    }
+
+    /// Has others tried before this one; `connection`: this very one is of no use any more.
+    fn avoid(&self, address: &str, connection: Option<&Connection>, how_long: Duration) {
+        let mut state = self.state();
+        state.avoided.insert(address.to_owned(), Instant::now() + how_long);
+        state.stale = true;
+        if let Some(connection) = connection
+            && state.connections.get(address).is_some_and(|kept| kept.is(connection))
+        {
+            state.connections.remove(address);
+        }
+        let count = state.servers.len();
+        if state.servers.get(state.first).is_some_and(|first| first == address) {
+            state.first = (state.first + 1) % count;
+        }
+    }
+
+    fn reached(&self, address: &str, server: Option<ServerId>) {
+        let mut state = self.state();
+        state.avoided.remove(address);
+        if self.options.routing == Routing::Sticky
+            && let Some(index) = state.servers.iter().position(|listed| listed == address)
+        {
+            state.first = index;
+        }
+        // Somebody else lives there now.
+        if let (Some(server), Some(table)) = (server, &state.table)
+            && table.address(server) != Some(address)
+        {
+            state.stale = true;
+        }
+    }
+
+    // ── One try ─────────────────────────────────────────────────────────────────────────────────────────
+
+    /// When a call is given up.
+    fn deadline(&self, timeout: Option<Duration>) -> Instant {
+        Instant::now() + timeout.map_or(self.options.timeout, |timeout| timeout + GRACE)
+    }
+
+    async fn attempt(&self, address: &str, request: ClientRequest, deadline: Instant) -> Attempt {
+        let began = Instant::now();
+        let patience = deadline.min(began + timeout_of(&request).unwrap_or(USUAL) + GRACE);
+        let connection = self.connection(address);
+        let Ok(answer) = tokio::time::timeout_at(patience, connection.send(request)).await else {
+            self.avoid(address, Some(&connection), AVOID.1);
+            let waited = began.elapsed().as_millis();
+            return Attempt::Late(format!("{address}: no answer within {waited} ms"));
+        };
+        let gone = || Broken { why: format!("{address}: the connection is closed"), unsent: false };
+        match answer.unwrap_or_else(|_| Err(gone())) {
+            Ok(Reply::Client { server, result }) => {
+                self.reached(address, server);
+                match result {
+                    Ok(response) => Attempt::Answered(Answered { server, response }),
+                    Err(failure) => Attempt::Failed(failure),
+                }
+            }
+            Ok(other) => Attempt::Failed(odd(&other)),
+            Err(broken) => {
+                self.avoid(address, Some(&connection), AVOID.0);
+                Attempt::Broken(broken)
+            }
+        }
+    }
+}
+
+/// How long the request itself lets the server take.
+fn timeout_of(request: &ClientRequest) -> Option<Duration> {
+    match request {
+        ClientRequest::Put(PreparedPut { timeout, .. })
+        | ClientRequest::Prepare { timeout, .. }
+        | ClientRequest::Get { timeout, .. }
+        | ClientRequest::Scan { timeout, .. } => *timeout,
+        ClientRequest::Status | ClientRequest::Inspect { .. } | ClientRequest::Topology => None,
+    }
+}
+
+/// Whether the table should be asked for.
+enum Known {
+    /// No: it is good, or nobody could tell a better one a moment ago.
+    Well(Option<Arc<Table>>),
+    Badly,
 }
 
 /// What has come of one try.
@@ -236,7 +471,55 @@ enum Attempt {
     Answered(Answered),
     Failed(RemoteFailure),
     Broken(Broken),
-    Late,
+    Late(String),
+}
+
+/// Why tries have failed so far.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Servers that could not be reached, each with the reason.
+    unreached: Vec<String>,
+    /// The last reason of another kind.
+    why: Option<String>,
+    refused: Option<RemoteFailure>,
+}
+
+impl Failures {
+    fn broken(&mut self, broken: Broken) {
+        if broken.unsent {
+            self.unreached.push(broken.why);
+        } else {
+            self.why = Some(broken.why);
+        }
+    }
+
+    fn late(&mut self, why: String) {
+        self.why = Some(why);
+    }
+
+    fn of_read(self) -> Error {
+        match (self.refused, self.why) {
+            (Some(failure), _) => failed_read(failure),
+            (None, Some(why)) => Error::Unanswered { why },
+            (None, None) => Error::Unreachable { tried: self.unreached.join(", ") },
+        }
+    }
+
+    fn of_write(self, may_have_arrived: bool, ticket: Option<Version>) -> Error {
+        let unreached = self.unreached.join(", ");
+        if may_have_arrived {
+            return Error::Unknown { why: self.why.unwrap_or(unreached), ticket };
+        }
+        match (self.refused, self.why) {
+            (Some(failure), _) => Error::Refused(failure),
+            (None, why) => Error::Unreachable { tried: why.unwrap_or(unreached) },
+        }
+    }
+}
+
+/// The server has a new data folder: others can do what it cannot yet.
+fn is_joining(failure: &RemoteFailure) -> bool {
+    failure.code == FailureCode::Unavailable && failure.level.is_none()
 }
 
 /// A failure of a read: its time-outs are no riddle.

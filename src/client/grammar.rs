@@ -4,6 +4,8 @@
 //! quotes, a backslash begins an escape: `\n \t \r \0 \\ \" \' \xNN` and backslash-blank. A line that begins with `#`
 //! is a comment.
 
+use bytes::Bytes;
+
 use crate::model::{Key, Level};
 
 /// Entries of a scan that names no limit.
@@ -17,7 +19,7 @@ pub enum Command {
         /// The key, as it is: the server judges it.
         key: Key,
         /// The value.
-        value: Vec<u8>,
+        value: Bytes,
         /// If it was named.
         level: Option<Level>,
     },
@@ -164,9 +166,11 @@ pub fn command(words: Vec<Vec<u8>>) -> Result<Option<Command>, GrammarError> {
         Ok(word.map(|word| String::from_utf8_lossy(word).parse()).transpose()?)
     };
     Ok(Some(match (name.as_str(), rest.len()) {
-        ("put", 2 | 3) => {
-            Command::Put { key: key(&rest[0]), value: rest[1].clone(), level: level(rest.get(2))? }
-        }
+        ("put", 2 | 3) => Command::Put {
+            key: key(&rest[0]),
+            value: rest[1].clone().into(),
+            level: level(rest.get(2))?,
+        },
         ("get", 1 | 2) => Command::Get { key: key(&rest[0]), level: level(rest.get(1))? },
         ("delete", 1 | 2) => Command::Delete { key: key(&rest[0]), level: level(rest.get(1))? },
         ("scan", 0..=3) => scan(&rest)?,
@@ -223,8 +227,7 @@ mod tests {
     #[test]
     fn lines_are_commands() {
         let key = Key::bound("137");
-        let put =
-            Command::Put { key: key.clone(), value: b"v".to_vec(), level: Some(Level::Quorum) };
+        let put = Command::Put { key: key.clone(), value: "v".into(), level: Some(Level::Quorum) };
         assert_eq!(parse("put 137 v quorum"), Ok(Some(put)));
         let get = Command::Get { key, level: None };
         assert_eq!(parse("GET 137"), Ok(Some(get)));

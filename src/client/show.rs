@@ -292,7 +292,11 @@ mod tests {
         assert_eq!((shown.out.as_str(), shown.exit), (expected, 0));
         let shown = outcome(&command, &get(ClientResponse::Get { cell: None }), false);
         assert_eq!((shown.out.as_str(), shown.exit), ("NOT FOUND 137\n", 1));
-        let put = Command::Put { key: Key::bound("a b"), value: b"\xff\n".to_vec(), level: None };
+        let put = Command::Put {
+            key: Key::bound("a b"),
+            value: bytes::Bytes::from_static(b"\xff\n"),
+            level: None,
+        };
         let response = ClientResponse::Put { version: version(), overtaken: false };
         let shown = outcome(&put, &get(response), false);
         assert!(shown.out.starts_with("SUCCESS a b = \\xff\\n ("), "{}", shown.out);

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{Client, Error, Options, Safety, batch};
+use super::{Client, Error, Options, Routing, Safety, Write, batch, grammar};
 use crate::model::{
     Cell, ClientRequest, ClientResponse, Content, Failure, Incarnation, Key, Level, ServerId,
     Version,
@@ -40,7 +40,19 @@ impl Fake {
                     while stream.read_buf(&mut input).await.is_ok_and(|length| length > 0) {
                         while let Some(message) = reader.next(&mut input).unwrap() {
                             let request = decode_call(Format::NATIVE.protocol, message).unwrap();
-                            let Ok(Call::Client(call)) = request.call else { panic!() };
+                            let call = match request.call {
+                                Ok(Call::Client(call)) => call,
+                                // As a server that does not know the word.
+                                Ok(Call::Session { .. }) => {
+                                    let answer = Answer::Application("no such method".into());
+                                    let (method, sequence) = (&request.method, request.sequence);
+                                    let format = Format::NATIVE;
+                                    encode_answer(format, method, sequence, &answer, &mut output)
+                                        .unwrap();
+                                    continue;
+                                }
+                                other => panic!("{other:?}"),
+                            };
                             notes.lock().unwrap().push(call.clone());
                             let Some(result) = behaviour(&call) else { return };
                             let answer = Answer::Client { server: ServerId(0), result };
@@ -111,18 +123,19 @@ fn times_out(request: &ClientRequest) -> Option<Result<ClientResponse>> {
 
 fn client(servers: &[&Fake], safety: Safety) -> Client {
     let servers = servers.iter().map(|server| server.address.clone()).collect();
-    Client::new(Options { servers, timeout: Duration::from_millis(600), safety })
+    let (timeout, routing) = (Duration::from_millis(600), Routing::Sticky);
+    Client::new(Options { servers, timeout, safety, routing })
 }
 
-async fn put(client: &mut Client) -> std::result::Result<super::Answered, Error> {
-    client.write(Key::bound("k"), Content::Value("v".into()), Level::Quorum).await
+async fn put(client: &Client) -> std::result::Result<super::Answered, Error> {
+    client.write(Write::new(Key::bound("k"), Content::Value("v".into()), Level::Quorum)).await
 }
 
 #[tokio::test]
 async fn a_write_without_a_ticket_is_never_sent_twice() {
     let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(well).await);
-    let mut client = client(&[&first, &second], Safety::OneCall);
-    let error = put(&mut client).await.unwrap_err();
+    let client = client(&[&first, &second], Safety::OneCall);
+    let error = put(&client).await.unwrap_err();
     assert!(matches!(error, Error::Unknown { ticket: None, .. }), "{error:?}");
     assert!(!error.is_definite() && !error.may_retry());
     assert_eq!((first.puts().len(), second.puts().len()), (1, 0));
@@ -131,8 +144,8 @@ async fn a_write_without_a_ticket_is_never_sent_twice() {
 #[tokio::test]
 async fn a_write_with_a_ticket_goes_to_another_server_under_the_same_ticket() {
     let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(well).await);
-    let mut client = client(&[&first, &second], Safety::Ticket);
-    put(&mut client).await.unwrap();
+    let client = client(&[&first, &second], Safety::Ticket);
+    put(&client).await.unwrap();
     assert_eq!(first.puts(), [Some(version())]);
     assert_eq!(second.puts(), [Some(version())]);
 }
@@ -140,8 +153,8 @@ async fn a_write_with_a_ticket_goes_to_another_server_under_the_same_ticket() {
 #[tokio::test]
 async fn a_write_that_timed_out_is_tried_again_under_its_ticket_and_then_unknown() {
     let server = Fake::start(times_out).await;
-    let mut client = client(&[&server], Safety::OneCall);
-    let error = put(&mut client).await.unwrap_err();
+    let client = client(&[&server], Safety::OneCall);
+    let error = put(&client).await.unwrap_err();
     assert!(matches!(error, Error::Unknown { ticket: Some(ticket), .. } if ticket == version()));
     let puts = server.puts();
     assert!(puts.len() > 1 && puts[0].is_none());
@@ -151,18 +164,19 @@ async fn a_write_that_timed_out_is_tried_again_under_its_ticket_and_then_unknown
 #[tokio::test]
 async fn a_read_goes_to_the_next_server_when_one_dies_over_it() {
     let (first, second) = (Fake::start(dies).await, Fake::start(well).await);
-    let mut client = client(&[&first, &second], Safety::OneCall);
+    let client = client(&[&first, &second], Safety::OneCall);
     let (key, level, timeout) = (Key::bound("k"), Level::Quorum, None);
     client.read(ClientRequest::Get { key, level, timeout }).await.unwrap();
-    assert_eq!(client.address(), Some(second.address.as_str()));
+    assert_eq!(client.address(), Some(second.address.clone()));
 }
 
 #[tokio::test]
 async fn without_a_server_nothing_was_stored() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let timeout = Duration::from_millis(300);
-    let mut client = Client::new(Options { servers: vec![gone], timeout, safety: Safety::OneCall });
-    let error = put(&mut client).await.unwrap_err();
+    let (servers, safety, routing) = (vec![gone], Safety::OneCall, Routing::Sticky);
+    let client = Client::new(Options { servers, timeout, safety, routing });
+    let error = put(&client).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_definite());
     assert_eq!(error.exit_code(), 6);
 }
@@ -170,20 +184,22 @@ async fn without_a_server_nothing_was_stored() {
 #[tokio::test]
 async fn a_batch_prints_in_the_order_of_its_lines_and_goes_on_after_errors() {
     let server = Fake::start(well).await;
-    let mut client = client(&[&server], Safety::OneCall);
+    let client = client(&[&server], Safety::OneCall);
     let (sender, mut lines) = tokio::sync::mpsc::channel(4096);
     let mut input: Vec<_> = (0..2_500).map(|i| format!("get key{i}")).collect();
     input.insert(10, "frobnicate".to_owned());
     input.insert(20, "# a note".to_owned());
     input.insert(30, "put key1 v".to_owned());
     for line in input {
-        sender.send(line).await.unwrap();
+        sender.send(line.into_bytes()).await.unwrap();
     }
     drop(sender);
     let options =
-        batch::Options { level: Level::Quorum, json: false, quiet: false, one_by_one: false };
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let summary = batch::run(&mut client, &mut lines, options, &mut out, &mut err).await.unwrap();
+        batch::Options { level: Level::Quorum, json: false, quiet: false, numbered: false };
+    let mut streams = batch::Streams(Vec::new(), Vec::new());
+    let parse = |line: &[u8]| grammar::parse(&String::from_utf8_lossy(line));
+    let summary = batch::run(&client, &mut lines, parse, options, &mut streams).await.unwrap();
+    let batch::Streams(out, err) = streams;
     assert_eq!((summary.commands, summary.ok, summary.failed, summary.exit), (2_502, 2_501, 1, 2));
     let out = String::from_utf8(out).unwrap();
     let keys: Vec<_> = out
@@ -199,15 +215,17 @@ async fn a_batch_prints_in_the_order_of_its_lines_and_goes_on_after_errors() {
 #[tokio::test]
 async fn a_batch_whose_server_dies_reports_what_is_unknown_and_goes_on() {
     let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(well).await);
-    let mut client = client(&[&first, &second], Safety::OneCall);
+    let client = client(&[&first, &second], Safety::OneCall);
     let (sender, mut lines) = tokio::sync::mpsc::channel(16);
     for line in ["put a 1", "exit"] {
-        sender.send(line.to_owned()).await.unwrap();
+        sender.send(line.as_bytes().to_vec()).await.unwrap();
     }
     let options =
-        batch::Options { level: Level::Quorum, json: false, quiet: false, one_by_one: false };
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let summary = batch::run(&mut client, &mut lines, options, &mut out, &mut err).await.unwrap();
+        batch::Options { level: Level::Quorum, json: false, quiet: false, numbered: false };
+    let mut streams = batch::Streams(Vec::new(), Vec::new());
+    let parse = |line: &[u8]| grammar::parse(&String::from_utf8_lossy(line));
+    let summary = batch::run(&client, &mut lines, parse, options, &mut streams).await.unwrap();
+    let batch::Streams(out, _) = streams;
     assert_eq!(summary.exit, 4);
     assert!(String::from_utf8(out).unwrap().starts_with("UNKNOWN a"));
     assert!(second.puts().is_empty());

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chord::client::show::{json_text, status_json, text, time};
-use chord::client::{Client, Error, Options, Safety};
+use chord::client::{Client, Error, Options, Routing, Safety};
 use chord::model::{
     Cell, ClientRequest, ClientResponse, InspectSource, Key, ServerId, Status, TopologyView,
 };
@@ -142,13 +142,13 @@ impl Row {
 
 fn client(servers: Vec<String>) -> Client {
     let timeout = Duration::from_secs(10);
-    Client::new(Options { servers, timeout, safety: Safety::OneCall })
+    Client::new(Options { servers, timeout, safety: Safety::OneCall, routing: Routing::Sticky })
 }
 
 fn inspect(flags: &Flags) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut first = client(flags.server.clone());
+        let first = client(flags.server.clone());
         let view = match first.read(ClientRequest::Topology).await {
             Ok(answered) => match answered.response {
                 ClientResponse::Topology(view) => *view,
@@ -181,7 +181,7 @@ fn inspect(flags: &Flags) -> io::Result<u8> {
 
 impl Server {
     async fn ask(id: ServerId, address: String) -> Server {
-        let mut client = client(vec![address.clone()]);
+        let client = client(vec![address.clone()]);
         let status = match client.read(ClientRequest::Status).await {
             Ok(answered) => match answered.response {
                 ClientResponse::Status(status) => Some(*status),
