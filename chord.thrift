@@ -66,9 +66,9 @@ struct PutRequest {
   /** From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable. */
   5: optional Version ticket,
   /**
-   * The newest version its writer has seen, time 0 for none: the write's own version will be greater, whatever the
-   * clocks say. If the write is made at ONE, or `after` has that mark, its step has 2^30 added: what it follows may be on
-   * fewer disks than a majority. Has no meaning beside a ticket.
+   * The newest version its writer has seen: the write's own version will be greater, whatever the clocks say. If its
+   * step has 2^30 added, so has that of the write: by this mark writers tell later readers that they have seen something
+   * that fewer than a majority may hold. Has no meaning beside a ticket.
    */
   6: optional Version after,
 }

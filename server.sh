@@ -15,19 +15,20 @@ Options:
   --partitioner P     byte-ordered or hashed                          [byte-ordered]
   --placement P       ring or groups                                  [ring]
   --port-base PORT    port of server 0                                [9000]
+  --http-base PORT    HTTP port of server 0, or off                   [8000]
   --data DIR          data root                                       [./data]
   --sync S            always, or an interval like 100ms               [always]
 
-The cluster is written to DIR/cluster.json the first time, and whenever one of the first five options is given;
+The cluster is written to DIR/cluster.json the first time, and whenever one of the first six options is given;
 otherwise the file that is there counts. Programs are built first, unless CHORD_BIN names a folder that has them.
 TEXT
 }
 
-nodes=4 rep="" partitioner=byte-ordered placement=ring base=9000 root=./data sync="" only="" shaped=no
+nodes=4 rep="" partitioner=byte-ordered placement=ring base=9000 http=8000 root=./data sync="" only="" shaped=no
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --nodes | --rep | --partitioner | --placement | --port-base | --data | --sync)
+    --nodes | --rep | --partitioner | --placement | --port-base | --http-base | --data | --sync)
       [ $# -ge 2 ] || die "$1 needs a value; see --help"
       case $1 in
         --nodes) nodes=$2 shaped=yes ;;
@@ -35,6 +36,7 @@ while [ $# -gt 0 ]; do
         --partitioner) partitioner=$2 shaped=yes ;;
         --placement) placement=$2 shaped=yes ;;
         --port-base) base=$2 shaped=yes ;;
+        --http-base) http=$2 shaped=yes ;;
         --data) root=$2 ;;
         --sync) sync=$2 ;;
       esac
@@ -46,7 +48,8 @@ while [ $# -gt 0 ]; do
       shift ;;
   esac
 done
-for number in "$nodes" "${rep:-1}" "$base" "${only:-1}"; do
+[ "$http" != off ] || http=""
+for number in "$nodes" "${rep:-1}" "$base" "${http:-1}" "${only:-1}"; do
   is_number "$number" || die "'$number' is no number; see --help"
 done
 [ "$nodes" -ge 1 ] || die "--nodes is 0; choose at least 1"
@@ -83,6 +86,7 @@ if [ ! -e "$file" ] || [ "$shaped" = yes ]; then
       printf '\n  {"id": %s, "address": "127.0.0.1:%s"' "$id" $((base + id))
       # Four servers get the ranges that suit keys of three decimal digits.
       [ "$nodes" -ne 4 ] || [ "$partitioner" != byte-ordered ] || printf ', "start": "%s"' "${demo[$id]}"
+      [ -z "$http" ] || printf ', "http": "127.0.0.1:%s"' $((http + id))
       printf '}'
     done
     printf '\n]}\n'

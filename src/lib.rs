@@ -22,7 +22,8 @@
 //!
 //! ```text
 //!   bin        flags, call, exit code                        every program in src/bin
-//!   client     the client library, the console's grammar
+//!   gateway    HTTP, in three systems' words: each request becomes calls of the client
+//!   client     the client library, the console's grammar, records in files
 //!   server     tokio: sockets, links, the storage thread  ┐  two drivers
 //!   sim        a seeded world where everything goes wrong ┘  of one node
 //!   ── pure from here on: no async, sockets, files, clock, ambient chance ──
@@ -38,9 +39,10 @@
 //!
 //! [`model`] for the words; [`ring`] for who keeps what; [`node`] for the protocol, beginning with its essay;
 //! [`storage`] for the disk; [`wire`] for the bytes; [`server`] for the threads and tasks; [`sim`] for how we know
-//! that it works.
+//! that it works; [`client`] and [`gateway`] for those outside.
 
 pub mod client;
+pub mod gateway;
 pub mod model;
 pub mod node;
 pub mod ring;

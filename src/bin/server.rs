@@ -4,6 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chord::gateway;
+use chord::model::ServerId;
 use chord::server::{self, Flags};
 use clap::Parser;
 use tokio::sync::watch;
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     if let Some(address) = &program.probe {
         return probe(address);
     }
-    let config = match program.flags.resolve() {
+    let mut config = match program.flags.resolve() {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
@@ -45,17 +47,25 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("CHORD_LOG", "info"))
         .format_target(false)
         .init();
-    let (stop, stopped) = watch::channel(false);
+    // The HTTP door is closed first, while the server still answers the requests that it has in hand.
+    let (ask, asked_to_stop) = watch::channel(false);
     let asked = AtomicBool::new(false);
     let handler = ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        stop.send_replace(true);
+        ask.send_replace(true);
     });
     if let Err(error) = handler {
         return fail(&error, 1);
     }
+    let stopped = match config.http.take() {
+        None => asked_to_stop,
+        Some(listen) => match open_door(settings(&config, listen), asked_to_stop) {
+            Ok(stopped) => stopped,
+            Err(error) => return fail(error.as_ref(), 1),
+        },
+    };
     let ready = |ready: &server::Ready| {
         // Whoever started the server may have closed its end; the server runs all the same.
         let _ = writeln!(std::io::stdout(), "{ready}");
@@ -64,6 +74,41 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }
+}
+
+/// What the HTTP door needs to know.
+fn settings(config: &server::Config, listen: String) -> gateway::Settings {
+    let cluster = &config.cluster;
+    let member = |(server, address): &(ServerId, String)| gateway::Member {
+        server: *server,
+        address: address.clone(),
+        http: if *server == config.server {
+            Some(listen.clone())
+        } else {
+            cluster.http.get(server).cloned()
+        },
+    };
+    gateway::Settings {
+        server: config.server,
+        members: cluster.servers.iter().map(member).collect(),
+        max_connections: config.max_http_connections,
+        listen: listen.clone(),
+    }
+}
+
+/// Serves HTTP on a thread of its own until `stop` becomes true; then what is returned does.
+fn open_door(
+    settings: gateway::Settings,
+    stop: watch::Receiver<bool>,
+) -> Result<watch::Receiver<bool>, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let door = runtime.block_on(gateway::open(settings))?;
+    let (done, closed) = watch::channel(false);
+    std::thread::Builder::new().name("http".into()).spawn(move || {
+        runtime.block_on(door.serve(stop));
+        done.send_replace(true);
+    })?;
+    Ok(closed)
 }
 
 fn probe(address: &str) -> ExitCode {

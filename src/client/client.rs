@@ -247,6 +247,10 @@ impl Client {
             };
             match self.attempt(&address, request, deadline).await {
                 Attempt::Answered(answered) => return Ok(answered),
+                // It can never succeed, so no former attempt has either.
+                Attempt::Failed(failure) if failure.code == FailureCode::InvalidRequest => {
+                    return Err(Error::Refused(failure));
+                }
                 Attempt::Failed(failure) if failure.is_definite() && !may_have_arrived => {
                     if !is_joining(&failure) {
                         return Err(Error::Refused(failure));

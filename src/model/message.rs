@@ -83,8 +83,8 @@ pub struct PreparedPut {
     /// The version to store under, from a former attempt of the very same write or from a prepare. Such a put
     /// ends in success or [`Failure::TimedOut`]: the former attempt may still take effect.
     pub ticket: Option<Version>,
-    /// What the writer has seen, [`Version::ZERO`] for nothing: the write's version will be above it, and
-    /// [weak](Version::is_weak) if `after` is or the level is ONE. Without meaning beside a ticket.
+    /// The newest version that the writer has seen: the write's own will be above it, and [weak](Version::is_weak) if it
+    /// is. Without meaning beside a ticket.
     pub after: Option<Version>,
 }
 

@@ -30,8 +30,8 @@ impl Version {
     /// Added to the step of a [weak](Version::is_weak) version. Conditional writes count below it.
     pub const WEAK: u32 = 1 << 30;
 
-    /// Whether the write was made at ONE by a writer that says what it has seen, or after such a write: there may
-    /// be something among what it follows that fewer than a majority hold.
+    /// Whether its writer had seen something that fewer than a majority may hold: what this write follows may be
+    /// missing where the write itself is found. A mark for doors with causal promises; no other looks at it.
     pub fn is_weak(&self) -> bool {
         self.step & Version::WEAK != 0
     }

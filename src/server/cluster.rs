@@ -1,6 +1,6 @@
 //! The cluster file: who is in the cluster, and who keeps what. All servers must be started with the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,8 @@ pub struct Cluster {
     pub partitioner: Partitioner,
     /// The servers in ring order, with where they listen (host and port).
     pub servers: Vec<(ServerId, String)>,
+    /// Where those of them that have an HTTP door have it.
+    pub http: BTreeMap<ServerId, String>,
     /// Which server keeps what.
     pub topology: Topology,
 }
@@ -48,6 +50,8 @@ struct ServerEntry {
     address: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
 }
 
 /// Why there is no cluster.
@@ -185,8 +189,31 @@ impl Cluster {
             }
             None => return Err(ClusterError::SomeStarts),
         };
+        let http = file.servers.iter().filter_map(|s| Some((ServerId(s.id), s.http.clone()?)));
+        let http: BTreeMap<_, _> = http.collect();
         let servers = file.servers.into_iter().map(|server| (server.id, server.address)).collect();
-        Cluster::check(file.name, file.replicas, partitioner, placement, servers, &starts)
+        let cluster =
+            Cluster::check(file.name, file.replicas, partitioner, placement, servers, &starts)?;
+        cluster.with_http(http)
+    }
+
+    /// The same with HTTP doors.
+    pub(crate) fn with_http(
+        self,
+        http: BTreeMap<ServerId, String>,
+    ) -> Result<Cluster, ClusterError> {
+        let mut addresses: BTreeSet<&String> =
+            self.servers.iter().map(|(_, address)| address).collect();
+        for (id, address) in &http {
+            let address = address.clone();
+            if port(&address).is_none() {
+                return Err(ClusterError::Address { id: *id, address });
+            }
+        }
+        if let Some(address) = http.values().find(|address| !addresses.insert(address)) {
+            return Err(ClusterError::SameAddress { address: address.clone() });
+        }
+        Ok(Cluster { http, ..self })
     }
 
     /// A cluster on loopback. Four byte-ordered servers get the starts that cut three-digit decimal keys evenly.
@@ -208,7 +235,7 @@ impl Cluster {
         Cluster::check("demo".into(), replicas, partitioner, placement, servers, &starts)
     }
 
-    fn check(
+    pub(crate) fn check(
         name: String,
         replicas: usize,
         partitioner: Partitioner,
@@ -241,7 +268,7 @@ impl Cluster {
         let ids: Vec<_> = servers.iter().map(|(id, _)| ServerId(*id)).collect();
         let topology = placement.topology(&ids, starts, replicas)?;
         let servers = servers.into_iter().map(|(id, address)| (ServerId(id), address)).collect();
-        Ok(Cluster { name, partitioner, servers, topology })
+        Ok(Cluster { name, partitioner, servers, http: BTreeMap::new(), topology })
     }
 
     /// Where `server` listens.

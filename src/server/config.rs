@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::cluster::{Cluster, ClusterError, LocalCluster, port};
 use super::units;
+use super::view::{self, ViewError};
 use crate::model::ServerId;
 use crate::ring::{Partitioner, Placement};
 use crate::storage::SyncPolicy;
@@ -71,6 +72,14 @@ pub struct Flags {
     #[arg(long, value_name = "N", env = "CHORD_MAX_CONNECTIONS", default_value_t = 4096)]
     pub max_connections: usize,
 
+    /// HTTP door: a port or host:port; 'off': none, although the cluster file has one [default: the cluster file's]
+    #[arg(long, value_name = "PORT", env = "CHORD_HTTP")]
+    pub http: Option<String>,
+
+    /// HTTP connections at most; more wait
+    #[arg(long, value_name = "N", env = "CHORD_MAX_HTTP_CONNECTIONS", default_value_t = 512)]
+    pub max_http_connections: usize,
+
     /// Without a cluster file: number of servers [default: 4]
     #[arg(long, value_name = "N", env = "CHORD_NODES", conflicts_with = "cluster")]
     pub nodes: Option<usize>,
@@ -115,6 +124,10 @@ pub struct Config {
     pub secret: Option<String>,
     /// Connections at most.
     pub max_connections: usize,
+    /// Where its HTTP door is to be, if anywhere.
+    pub http: Option<String>,
+    /// HTTP connections at most.
+    pub max_http_connections: usize,
 }
 
 /// Why the flags make no server.
@@ -162,9 +175,18 @@ pub enum ConfigError {
         /// As given.
         size: u64,
     },
-    /// `--max-connections`.
-    #[error("--max-connections is 0; choose at least 1")]
+    /// `--http`.
+    #[error("--http '{http}' is no address; write a port, host:port, or off")]
+    Http {
+        /// As given.
+        http: String,
+    },
+    /// `--max-connections` or `--max-http-connections`.
+    #[error("--max-connections or --max-http-connections is 0; choose at least 1")]
     NoConnections,
+    /// The environment of a causal store's node.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The secret cannot be read.
     #[error("secret file {} cannot be read: {source}; check the path and who may read it", path.display())]
     ReadSecret {
@@ -184,9 +206,14 @@ pub enum ConfigError {
 impl Flags {
     /// The configuration they ask for. Reads the cluster file and the secret; touches nothing else.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let cluster = match &self.cluster {
-            Some(path) => Cluster::read(path)?,
-            None => {
+        let view = match (self.port, self.id, &self.cluster) {
+            (None, None, None) => view::from_environment()?,
+            _ => None,
+        };
+        let cluster = match (&self.cluster, &view) {
+            (Some(path), _) => Cluster::read(path)?,
+            (None, Some(view)) => view.cluster.clone(),
+            (None, None) => {
                 let demo = LocalCluster::default();
                 Cluster::local(LocalCluster {
                     servers: self.nodes.unwrap_or(demo.servers),
@@ -197,7 +224,10 @@ impl Flags {
                 })?
             }
         };
-        let server = self.which(&cluster)?;
+        let server = match view {
+            Some(view) => view.server,
+            None => self.which(&cluster)?,
+        };
         let listen = match (self.listen, cluster.address(server)) {
             (Some(listen), _) if port(&listen).is_none() => {
                 return Err(ConfigError::Listen { listen });
@@ -210,11 +240,18 @@ impl Flags {
         if !(MIN_SEGMENT..=MAX_SEGMENT).contains(&size) {
             return Err(ConfigError::SegmentSize { size });
         }
-        if self.max_connections == 0 {
+        if self.max_connections == 0 || self.max_http_connections == 0 {
             return Err(ConfigError::NoConnections);
         }
+        let http = match self.http {
+            None => cluster.http.get(&server).cloned(),
+            Some(text) if text == "off" => None,
+            Some(text) => Some(http_address(text, &listen)?),
+        };
         Ok(Config {
             server,
+            http,
+            max_http_connections: self.max_http_connections,
             cluster,
             listen,
             data: self.data.unwrap_or_else(|| PathBuf::from(format!("data/{server}"))),
@@ -248,6 +285,19 @@ impl Flags {
             },
             (None, None) => Err(ConfigError::WhichServer),
         }
+    }
+}
+
+/// A port alone is one of the host that the server listens on.
+fn http_address(text: String, listen: &str) -> Result<String, ConfigError> {
+    let host = listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+    let address = match text.parse::<u16>() {
+        Ok(_) => format!("{host}:{text}"),
+        Err(_) => text.clone(),
+    };
+    match port(&address) {
+        Some(_) => Ok(address),
+        None => Err(ConfigError::Http { http: text }),
     }
 }
 

@@ -55,6 +55,7 @@ mod start;
 mod storage;
 mod throttle;
 mod units;
+mod view;
 
 pub use cluster::{Cluster, ClusterError, LocalCluster, MAX_SERVERS};
 pub use config::{Config, ConfigError, Flags};
@@ -63,3 +64,4 @@ pub use lock::LockError;
 pub use probe::{ProbeError, probe};
 pub use start::{Ready, run};
 pub use units::{UnitError, size, sync_policy};
+pub use view::ViewError;

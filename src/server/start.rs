@@ -268,6 +268,8 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let local = LocalCluster { servers: 1, port_base: port, ..LocalCluster::default() };
         Config {
+            http: None,
+            max_http_connections: 1,
             server: ServerId(0),
             cluster: Cluster::local(local).unwrap(),
             listen: format!("127.0.0.1:{port}"),

@@ -73,6 +73,12 @@ const RULES: &[Rule] = &[
         never: &["chord_gen"],
         because: "a client knows messages, not how servers keep their promises",
     },
+    Rule {
+        module: "gateway",
+        may_import: &["gateway", "client", "model", "wire::FailureCode"],
+        never: &["chord_gen", "thrift::"],
+        because: "a door translates; whatever it stores goes through the client library",
+    },
 ];
 
 /// Parts of the node that must not know each other.

@@ -411,11 +411,7 @@ impl<'a> Report<'a> {
 }
 
 /// The hints that wait for a server.
-async fn hinted(
-    client: &mut Client,
-    target: ServerId,
-    limit: u64,
-) -> Result<Vec<(Key, Cell)>, Error> {
+async fn hinted(client: &Client, target: ServerId, limit: u64) -> Result<Vec<(Key, Cell)>, Error> {
     let mut found = Vec::new();
     let mut from = Some(Key::bound(""));
     while let Some(start) = from.take()

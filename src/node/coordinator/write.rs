@@ -85,7 +85,7 @@ impl Write {
             }
             Under::New { after: Some(version) } => {
                 turn.clock.absorb(version.time);
-                write.weak = one_round || version.is_weak();
+                write.weak = version.is_weak();
             }
             Under::New { after: None } => {}
         }

@@ -1,0 +1,150 @@
+//! The HTTP door: other systems' words for the same store.
+//!
+//! A translator and nothing else. Every request becomes calls of the client library ([`crate::client`]), which go
+//! over Thrift to a replica of the key like those of any other client; there is no second way to store anything. The
+//! door runs on a thread of its own, so that parsing HTTP never holds up the server's one thread.
+//!
+//! | paths | whose words | where |
+//! |---|---|---|
+//! | `/v1/…`, `/health`, `/ready`, `/openapi.json` | our own: raw bodies, version as ETag, problems as JSON | [`v1`] |
+//! | `/set`, `/fetch`, `/query` | the REST proxy store's: items of an encoding and data | [`pairs`] |
+//! | `/kvs…` | the causal store's: form fields and causal payloads | [`causal`] |
+//!
+//! Bounds: connections, time for a request's head and body, bytes of bodies in hand over all connections, items of
+//! a batch. Past one of them: a clear answer, or the end of the connection.
+//!
+//! # What is left out
+//!
+//! TLS, authentication, and conditional writes (refused in words, not ignored).
+
+mod body;
+mod causal;
+mod pairs;
+mod problem;
+mod serve;
+mod stream;
+mod v1;
+mod words;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+
+use self::problem::Problem;
+use crate::client::{Client, Options, Routing, Safety};
+use crate::model::ServerId;
+
+pub use serve::{Door, DoorError};
+
+/// For a call that does not say how long it may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of bodies in hand at most, over all connections.
+const BYTE_BUDGET: usize = 256 << 20;
+
+/// What the door needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens: host and port.
+    pub listen: String,
+    /// The server that it belongs to.
+    pub server: ServerId,
+    /// Every server of the cluster.
+    pub members: Vec<Member>,
+    /// Connections at most.
+    pub max_connections: usize,
+}
+
+/// A server of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which.
+    pub server: ServerId,
+    /// Where it speaks Thrift.
+    pub address: String,
+    /// Where its HTTP door is, if it has one.
+    pub http: Option<String>,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Shared {
+    /// Goes straight to a replica.
+    client: Client,
+    /// Goes to the door's own server, which knows who is within reach.
+    near: Client,
+    settings: Settings,
+    bytes: Arc<Semaphore>,
+}
+
+type State = axum::extract::State<Arc<Shared>>;
+
+impl Shared {
+    fn new(settings: Settings) -> Arc<Shared> {
+        let own = settings.server;
+        // Its own server first: the nearest.
+        let mut members: Vec<_> = settings.members.iter().collect();
+        members.sort_by_key(|member| member.server != own);
+        let servers = members.into_iter().map(|member| member.address.clone());
+        let servers: Vec<String> = servers.collect();
+        let client = |routing| {
+            let (servers, timeout, safety) = (servers.clone(), TIMEOUT, Safety::Ticket);
+            Client::new(Options { servers, timeout, safety, routing })
+        };
+        let near = client(Routing::Sticky);
+        let client = client(Routing::Replica { prefer: Some(own) });
+        Arc::new(Shared { client, near, settings, bytes: Arc::new(Semaphore::new(BYTE_BUDGET)) })
+    }
+}
+
+/// A path, the methods it takes, and who takes them.
+type Route = (&'static str, &'static [&'static str], axum::routing::MethodRouter<Arc<Shared>>);
+
+/// Everything there is.
+fn routes() -> Vec<Route> {
+    let mut routes = v1::routes();
+    routes.extend(pairs::routes());
+    routes.extend(causal::routes());
+    routes
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let mut router = Router::new();
+    for (path, _, methods) in routes() {
+        router = router.route(path, methods);
+    }
+    router.fallback(no_such_path).method_not_allowed_fallback(no_such_method).with_state(shared)
+}
+
+async fn no_such_path(request: Request) -> Response {
+    Problem::not_found(
+        "no-such-path",
+        format!("there is nothing at {}; /openapi.json tells what there is", request.uri().path()),
+    )
+    .into_response()
+}
+
+async fn no_such_method(request: Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    Problem::method(format!("{path} does not take {method}; /openapi.json tells what it takes"))
+        .into_response()
+}
+
+/// Binds the door's port; requests are taken from then on, and answered once [`Door::serve`] runs.
+///
+/// # Errors
+/// The address cannot be had.
+pub async fn open(settings: Settings) -> Result<Door, DoorError> {
+    let failed = |source: io::Error| DoorError { address: settings.listen.clone(), source };
+    let listener = tokio::net::TcpListener::bind(&settings.listen).await.map_err(failed)?;
+    let max_connections = settings.max_connections;
+    Ok(Door::new(listener, router(Shared::new(settings)), max_connections))
+}
+
+#[cfg(test)]
+mod tests;

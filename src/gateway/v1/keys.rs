@@ -1,0 +1,171 @@
+//! One key.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State as Extract;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::super::problem::Problem;
+use super::super::words::{Fields, MANNER, Manner, key_in_path};
+use super::super::{State, body};
+use crate::client::show::time;
+use crate::client::{Answered, Write};
+use crate::model::{
+    ClientRequest, ClientResponse, Content, Key, MAX_VALUE_LENGTH, ServerId, Version,
+};
+
+const PREFIX: &str = "/v1/keys/";
+
+fn asked(uri: &Uri, headers: &HeaderMap) -> Result<(Key, Manner), Problem> {
+    let fields = Fields::of(uri)?;
+    fields.allow(&MANNER)?;
+    Ok((key_in_path(uri, PREFIX)?, Manner::of(&fields, headers)?))
+}
+
+fn etag(version: Version) -> String {
+    format!("\"{version}\"")
+}
+
+/// Version, time and coordinator, for whoever wants to know.
+fn stamp(response: &mut Response, version: Version, server: Option<ServerId>) {
+    let mut set = |name: HeaderName, text: String| {
+        // Numbers and punctuation: always a header's value.
+        if let Ok(value) = HeaderValue::try_from(text) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(header::ETAG, etag(version));
+    set(HeaderName::from_static("chord-time"), time(version.time));
+    if let Some(server) = server {
+        set(HeaderName::from_static("chord-server"), server.to_string());
+    }
+}
+
+/// `GET` and `HEAD`.
+pub(super) async fn get(
+    Extract(shared): State,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (key, Manner { level, timeout, .. }) = asked(&uri, &headers)?;
+    let request = ClientRequest::Get { key: key.clone(), level, timeout };
+    let Answered { server, response } =
+        shared.client.read(request).await.map_err(|error| Problem::of_read(&error))?;
+    let ClientResponse::Get { cell } = response else { return Err(unexpected()) };
+    let missing = || Problem::not_found("no-such-key", format!("there is no key '{key}'"));
+    let cell = cell.ok_or_else(missing)?;
+    let Content::Value(value) = cell.content else { return Err(missing()) };
+    let seen = headers.get_all(header::IF_NONE_MATCH).iter();
+    let seen = seen.filter_map(|value| value.to_str().ok());
+    let mut response = if seen.into_iter().any(|tags| matches(tags, &etag(cell.version))) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let kind = HeaderValue::from_static("application/octet-stream");
+        ([(header::CONTENT_TYPE, kind)], Body::from(value)).into_response()
+    };
+    stamp(&mut response, cell.version, server);
+    Ok(response)
+}
+
+/// Whether a list of entity tags names this one; weak ones count, as RFC 9110 has it for reads.
+fn matches(tags: &str, tag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == tag)
+}
+
+/// `PUT`.
+pub(super) async fn put(
+    Extract(shared): State,
+    uri: Uri,
+    headers: HeaderMap,
+    content: Body,
+) -> Result<Response, Problem> {
+    let (key, manner) = asked(&uri, &headers).map_err(Problem::not_stored)?;
+    unconditional(&headers)?;
+    let body = body::read(&shared, &headers, content, MAX_VALUE_LENGTH).await;
+    let body = body.map_err(Problem::not_stored)?;
+    write(&shared, key, Content::Value(body.bytes.clone()), manner).await
+}
+
+/// `DELETE`.
+pub(super) async fn delete(
+    Extract(shared): State,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (key, manner) = asked(&uri, &headers).map_err(Problem::not_stored)?;
+    unconditional(&headers)?;
+    write(&shared, key, Content::Tombstone, manner).await
+}
+
+/// A condition that nobody checks would be a lie.
+fn unconditional(headers: &HeaderMap) -> Result<(), Problem> {
+    let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
+    match conditions.iter().find(|name| headers.contains_key(*name)) {
+        None => Ok(()),
+        Some(name) => Err(Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "no-conditions",
+            "Not offered",
+            format!("conditional writes are not offered yet; leave out {name}"),
+        )
+        .not_stored()),
+    }
+}
+
+async fn write(
+    shared: &super::super::Shared,
+    key: Key,
+    content: Content,
+    manner: Manner,
+) -> Result<Response, Problem> {
+    let Manner { level, timeout, ticket } = manner;
+    let write = Write { key, content, level, timeout, ticket, after: None };
+    let Answered { server, response } =
+        shared.client.write(write).await.map_err(|error| Problem::of_write(&error))?;
+    let ClientResponse::Put { version, overtaken } = response else { return Err(unexpected()) };
+    let mut response = Json(stored(version, overtaken, server)).into_response();
+    stamp(&mut response, version, server);
+    Ok(response)
+}
+
+/// What is said of a write that has succeeded.
+pub(super) fn stored(version: Version, overtaken: bool, server: Option<ServerId>) -> Value {
+    let mut said = json!({
+        "outcome": "stored",
+        "version": version.to_string(),
+        "time": time(version.time),
+    });
+    if let (Some(server), Some(said)) = (server, said.as_object_mut()) {
+        said.insert("server".to_owned(), json!(server.0));
+    }
+    if let (true, Some(said)) = (overtaken, said.as_object_mut()) {
+        said.insert("overtaken".to_owned(), json!(true));
+    }
+    said
+}
+
+pub(super) fn unexpected() -> Problem {
+    let detail = "a server has answered something else than it was asked".to_owned();
+    Problem::new(StatusCode::BAD_GATEWAY, "unexpected", "Unexpected answer", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_compared_as_a_cache_does() {
+        for (tags, expected) in [
+            ("\"7@1.2\"", true),
+            ("W/\"7@1.2\"", true),
+            ("\"6@1.2\", \"7@1.2\"", true),
+            ("*", true),
+            ("\"7@1.3\"", false),
+            ("7@1.2", false),
+        ] {
+            assert_eq!(matches(tags, "\"7@1.2\""), expected, "{tags}");
+        }
+    }
+}
