@@ -111,11 +111,17 @@ members=$(members "$file")
 [ -n "$members" ] || die "$file lists no servers as server.sh writes them; start chord-server by hand"
 replicas=$(sed -n 's/.*"replicas": *\([0-9]*\).*/\1/p' "$file" | head -n 1)
 
+# Ranges of one copy occur with one replica, and with groups that do not come out even.
+first=no
+if ! compgen -G "$root/[0-9]*/identity.json" >/dev/null && { [ "$replicas" = 1 ] || grep -q '"placement": "groups"' "$file"; }; then
+  first=yes
+fi
+
 start() { # id port
   local id=$1 port=$2 flags=(--cluster "$file" --data "$root/$1")
   [ -z "$sync" ] || flags+=(--sync "$sync")
-  # A single copy cannot ask anyone what it may have lost; on a first start there is nothing to lose.
-  [ "$replicas" != 1 ] || [ -e "$root/$id" ] || flags+=(--accept-loss)
+  # Where a range has one copy nobody can be asked what it may have lost; on the cluster's first start, nothing.
+  [ "$first" = no ] || flags+=(--accept-loss)
   printf '%s\n' "--- started" >>"$root/$id.log"
   # A session of its own, so that a closed terminal does not end it; without the lock of this script.
   setsid nohup "$server" "$port" "${flags[@]}" </dev/null >>"$root/$id.log" 2>&1 9>&- &

@@ -224,6 +224,7 @@ impl Flags {
                 })?
             }
         };
+        let alone = view.as_ref().is_some_and(|view| view.alone);
         let server = match view {
             Some(view) => view.server,
             None => self.which(&cluster)?,
@@ -258,7 +259,7 @@ impl Flags {
             sync: self.sync,
             memory: self.memory,
             segment_bytes: size as u32,
-            accept_loss: self.accept_loss,
+            accept_loss: self.accept_loss || alone,
             secret: self.secret_file.map(read_secret).transpose()?,
             max_connections: self.max_connections,
         })

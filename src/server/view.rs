@@ -2,7 +2,8 @@
 //!
 //! `VIEW` lists where the nodes speak HTTP, which is all that their users know. Each speaks Thrift on the port
 //! [`THRIFT_OFFSET`] above. The nodes make disjoint groups of `K` in the order of their addresses, so every node computes
-//! the same cluster however its list is sorted; keys are placed by hash.
+//! the same cluster however its list is sorted; keys are placed by hash. A node that is alone in its group starts empty
+//! if its folder is: the environment has no word for an operator's consent, and there is nobody who could know better.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,8 @@ const THRIFT_OFFSET: u16 = 1000;
 pub(crate) struct View {
     pub(crate) cluster: Cluster,
     pub(crate) server: ServerId,
+    /// It is alone in its group: there is nobody to ask what it may have lost.
+    pub(crate) alone: bool,
 }
 
 /// Why the environment makes no cluster.
@@ -89,7 +92,9 @@ fn of(own: &str, view: Option<&str>, replicas: Option<&str>) -> Result<View, Vie
     let (partitioner, placement) = (Partitioner::Hashed, Placement::Groups);
     let name = "view".to_owned();
     let cluster = Cluster::check(name, replicas, partitioner, placement, servers, &starts)?;
-    Ok(View { cluster: cluster.with_http(http)?, server: ServerId(place as u16) })
+    let server = ServerId(place as u16);
+    let alone = cluster.topology.neighbours(server).is_empty();
+    Ok(View { cluster: cluster.with_http(http)?, server, alone })
 }
 
 fn thrift_address(address: &str) -> Result<String, ViewError> {
@@ -112,6 +117,7 @@ mod tests {
         let (one, two) = (one.unwrap(), two.unwrap());
         assert_eq!(one.cluster, two.cluster);
         assert_eq!((one.server, two.server), (ServerId(2), ServerId(0)));
+        assert_eq!((one.alone, two.alone), (true, false));
         assert_eq!(one.cluster.address(ServerId(2)), Some("127.0.0.1:9083"));
         let sets: BTreeSet<BTreeSet<u16>> = one
             .cluster

@@ -20,10 +20,38 @@ use chord::wire::{
 /// How long anything may take that is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a cluster is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape<'a> {
+    pub(crate) nodes: usize,
+    pub(crate) replicas: usize,
+    pub(crate) partitioner: &'a str,
+    pub(crate) placement: &'a str,
+    /// Range starts, if they are not to be even.
+    pub(crate) starts: &'a [&'a str],
+    /// With HTTP doors.
+    pub(crate) http: bool,
+    /// Further flags for each server.
+    pub(crate) flags: &'a [&'a str],
+}
+
+impl Shape<'static> {
+    /// Four servers, three replicas, the ranges of the demo.
+    pub(crate) const DEMO: Shape<'static> =
+        Shape { starts: &["", "064", "128", "192"], ..Shape::of(4, 3) };
+
+    pub(crate) const fn of(nodes: usize, replicas: usize) -> Shape<'static> {
+        let (partitioner, placement) = ("byte-ordered", "ring");
+        Shape { nodes, replicas, partitioner, placement, starts: &[], http: false, flags: &[] }
+    }
+}
+
 /// A few servers on loopback.
 pub(crate) struct Cluster {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) ports: Vec<u16>,
+    /// Ports of the HTTP doors, if there are any.
+    pub(crate) http: Vec<u16>,
     servers: Vec<Option<Child>>,
     flags: Vec<String>,
 }
@@ -36,15 +64,20 @@ impl Cluster {
 
     /// A server for each range start, three replicas, further flags for each; all voting.
     pub(crate) fn start(starts: &[&str], flags: &[&str]) -> Cluster {
-        let mut cluster = Cluster::planned(starts, flags);
-        for server in 0..starts.len() {
+        Cluster::shaped(Shape { starts, flags, ..Shape::of(starts.len(), 3) })
+    }
+
+    /// A cluster of that shape, all voting.
+    pub(crate) fn shaped(shape: Shape<'_>) -> Cluster {
+        let mut cluster = Cluster::drawn(shape);
+        for server in 0..shape.nodes {
             cluster.restart(server);
         }
-        for server in 0..starts.len() {
+        for server in 0..shape.nodes {
             cluster.wait_for(server, "votes", |status| status.voting);
         }
         // Everyone sees everyone: what follows is a healthy cluster.
-        for server in 0..starts.len() {
+        for server in 0..shape.nodes {
             cluster.wait_for(server, "sees all peers", |status| {
                 status.peers.iter().all(|peer| peer.alive && peer.voting)
             });
@@ -54,24 +87,37 @@ impl Cluster {
 
     /// The cluster file is there, no server runs yet.
     pub(crate) fn planned(starts: &[&str], flags: &[&str]) -> Cluster {
+        Cluster::drawn(Shape { starts, flags, ..Shape::of(starts.len(), 3) })
+    }
+
+    fn drawn(shape: Shape<'_>) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
-        let ports = free_ports(starts.len());
-        let servers: Vec<_> = starts
-            .iter()
-            .zip(&ports)
-            .enumerate()
-            .map(|(id, (start, port))| {
-                serde_json::json!({"id": id, "address": format!("127.0.0.1:{port}"), "start": start})
-            })
-            .collect();
-        let file = serde_json::json!({"name": "test", "replicas": 3, "servers": servers});
+        let mut ports = free_ports(if shape.http { 2 * shape.nodes } else { shape.nodes });
+        let http = ports.split_off(shape.nodes);
+        let server = |id: usize| {
+            let address = |port: u16| format!("127.0.0.1:{port}");
+            let mut server = serde_json::json!({"id": id, "address": address(ports[id])});
+            if let Some(start) = shape.starts.get(id) {
+                server["start"] = (*start).into();
+            }
+            if let Some(port) = http.get(id) {
+                server["http"] = address(*port).into();
+            }
+            server
+        };
+        let servers: Vec<_> = (0..shape.nodes).map(server).collect();
+        let file = serde_json::json!({
+            "name": "test",
+            "replicas": shape.replicas,
+            "partitioner": shape.partitioner,
+            "placement": shape.placement,
+            "servers": servers,
+        });
         fs::write(folder.path().join("cluster.json"), file.to_string()).unwrap();
-        Cluster {
-            folder,
-            ports,
-            servers: starts.iter().map(|_| None).collect(),
-            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
-        }
+        // One copy cannot ask anyone what it may have lost.
+        let alone = (shape.replicas == 1).then_some("--accept-loss");
+        let flags = shape.flags.iter().copied().chain(alone).map(str::to_owned).collect();
+        Cluster { folder, ports, http, servers: (0..shape.nodes).map(|_| None).collect(), flags }
     }
 
     pub(crate) fn data(&self, server: usize) -> PathBuf {
