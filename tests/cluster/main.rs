@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test falls where it goes wrong")]
 
 mod doors;
+mod driver;
 mod load;
 mod process;
 mod recovery;
 mod scripts;
+mod shapes;
 mod story;
+mod transfer;

@@ -328,7 +328,10 @@ impl Cluster {
 
     pub(crate) fn client_with(&self, args: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chord-client"));
-        command.args(["--server", &self.addresses()]).args(args);
+        if !args.contains(&"--server") {
+            command.args(["--server", &self.addresses()]);
+        }
+        command.args(args);
         run(command, input)
     }
 

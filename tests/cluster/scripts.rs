@@ -4,22 +4,27 @@ use std::process::{Command, Output};
 
 use crate::process::{project, run, text};
 
-struct Scripts {
+pub(crate) struct Scripts {
     data: tempfile::TempDir,
     port_base: u16,
+    nodes: u16,
 }
 
 impl Scripts {
     fn new() -> Scripts {
-        // Four neighbouring free ports: tried until a base has them.
-        let base = (0..100)
-            .map(|_| crate::process::free_ports(1)[0])
-            .find(|base| {
-                *base < 65_000
-                    && (0..4).all(|i| std::net::TcpListener::bind(("127.0.0.1", base + i)).is_ok())
-            })
+        Scripts::with_room_for(4)
+    }
+
+    /// With neighbouring free ports for so many servers, and as many for their HTTP doors.
+    pub(crate) fn with_room_for(nodes: u16) -> Scripts {
+        // Below those that the system gives away by itself; where the search begins differs from process to process.
+        let first = 10_000 + (std::process::id() % 200) as u16 * 100;
+        let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let port_base = (0..200)
+            .map(|step| 10_000 + (first - 10_000 + step * 100 + 17 * nodes) % 22_000)
+            .find(|base| (0..2 * nodes).all(|i| is_free(base + i)))
             .unwrap();
-        Scripts { data: tempfile::tempdir().unwrap(), port_base: base }
+        Scripts { data: tempfile::tempdir().unwrap(), port_base, nodes }
     }
 
     fn script(&self, name: &str, args: &[&str]) -> Output {
@@ -29,26 +34,51 @@ impl Scripts {
         run(command, "")
     }
 
-    fn start(&self, args: &[&str]) -> Output {
-        let base = self.port_base.to_string();
-        self.script("server.sh", &[&["--port-base", &base], args].concat())
+    pub(crate) fn start(&self, args: &[&str]) -> Output {
+        let (base, http) = (self.port_base.to_string(), (self.port_base + self.nodes).to_string());
+        self.script("server.sh", &[&["--port-base", &base, "--http-base", &http], args].concat())
     }
 
-    fn client(&self, args: &[&str]) -> Output {
+    pub(crate) fn stop(&self, args: &[&str]) -> Output {
+        self.script("terminate_servers.sh", args)
+    }
+
+    pub(crate) fn client(&self, args: &[&str]) -> Output {
+        self.client_with(args, "")
+    }
+
+    pub(crate) fn client_with(&self, args: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chord-client"));
-        let servers: Vec<_> = (0..4).map(|i| format!("127.0.0.1:{}", self.port_base + i)).collect();
-        command.args(["--server", &servers.join(",")]).args(args);
-        run(command, "")
+        let servers: Vec<_> =
+            (0..self.nodes).map(|i| format!("127.0.0.1:{}", self.port_base + i)).collect();
+        if !args.contains(&"--server") {
+            command.args(["--server", &servers.join(",")]);
+        }
+        command.args(args);
+        run(command, input)
+    }
+
+    /// What a server's HTTP door says of the cluster.
+    pub(crate) fn http(&self, server: u16) -> String {
+        use std::io::{Read, Write};
+        let port = self.port_base + self.nodes + server;
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream
+            .write_all(b"GET /v1/topology HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 }
 
 impl Drop for Scripts {
     fn drop(&mut self) {
-        self.script("terminate_servers.sh", &[]);
+        self.stop(&[]);
     }
 }
 
-fn pids(output: &Output) -> Vec<(u16, u32)> {
+pub(crate) fn pids(output: &Output) -> Vec<(u16, u32)> {
     let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
     text(&output.stdout)
         .lines()
@@ -65,7 +95,7 @@ fn pids(output: &Output) -> Vec<(u16, u32)> {
 }
 
 /// One that has ended may still stand in the table until somebody asks how.
-fn is_running(pid: u32) -> bool {
+pub(crate) fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
