@@ -16,17 +16,24 @@ pub(super) struct Problem {
     #[serde(serialize_with = "as_number")]
     pub(super) status: StatusCode,
     pub(super) detail: String,
+    #[serde(flatten)]
+    pub(super) more: Box<More>,
+}
+
+/// What is known in some cases.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct More {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) outcome: Option<&'static str>,
+    outcome: Option<&'static str>,
     /// The same request with it in `Chord-Ticket` is safe.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ticket: Option<String>,
+    ticket: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) level: Option<&'static str>,
+    level: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) required: Option<usize>,
+    required: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) alive: Option<usize>,
+    alive: Option<usize>,
 }
 
 fn as_number<S: serde::Serializer>(status: &StatusCode, out: S) -> Result<S::Ok, S::Error> {
@@ -41,8 +48,7 @@ impl Problem {
         detail: String,
     ) -> Problem {
         let kind = format!("urn:chord:problem:{name}");
-        let (outcome, ticket, level, required, alive) = (None, None, None, None, None);
-        Problem { kind, title, status, detail, outcome, ticket, level, required, alive }
+        Problem { kind, title, status, detail, more: Box::default() }
     }
 
     /// The request makes no sense.
@@ -82,8 +88,9 @@ impl Problem {
                     ),
                     FailureCode::TimedOut | FailureCode::Other(_) => Problem::silent(detail),
                 };
-                problem.level = failure.level.map(|level| level.name());
-                (problem.required, problem.alive) = (failure.required, failure.alive);
+                problem.more.level = failure.level.map(|level| level.name());
+                problem.more.required = failure.required;
+                problem.more.alive = failure.alive;
                 problem
             }
             Error::Unanswered { .. } => Problem::silent(detail),
@@ -100,7 +107,7 @@ impl Problem {
                     "Outcome unknown",
                     format!("{detail}; it may or may not have been stored"),
                 );
-                problem.ticket = ticket.map(|ticket| ticket.to_string());
+                problem.more.ticket = ticket.map(|ticket| ticket.to_string());
                 problem
             }
         }
@@ -109,12 +116,17 @@ impl Problem {
     /// Of a write: also says what has become of it.
     pub(super) fn of_write(error: &Error) -> Problem {
         let outcome = if error.is_definite() { "not_stored" } else { "unknown" };
-        Problem { outcome: Some(outcome), ..Problem::of_read(error) }
+        Problem::of_read(error).with_outcome(outcome)
     }
 
     /// Nothing of it was stored.
     pub(super) fn not_stored(self) -> Problem {
-        Problem { outcome: Some("not_stored"), ..self }
+        self.with_outcome("not_stored")
+    }
+
+    fn with_outcome(mut self, outcome: &'static str) -> Problem {
+        self.more.outcome = Some(outcome);
+        self
     }
 
     fn silent(detail: String) -> Problem {

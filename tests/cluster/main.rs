@@ -6,6 +6,7 @@
 mod doors;
 mod driver;
 mod load;
+#[allow(dead_code, reason = "other test crates need the rest of it")]
 mod process;
 mod recovery;
 mod scripts;

@@ -59,7 +59,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Four servers with the ranges of the demo, all voting.
     pub(crate) fn demo() -> Cluster {
-        Cluster::start(&["", "064", "128", "192"], &[])
+        Cluster::shaped(Shape::DEMO)
     }
 
     /// A server for each range start, three replicas, further flags for each; all voting.
@@ -86,10 +86,6 @@ impl Cluster {
     }
 
     /// The cluster file is there, no server runs yet.
-    pub(crate) fn planned(starts: &[&str], flags: &[&str]) -> Cluster {
-        Cluster::drawn(Shape { starts, flags, ..Shape::of(starts.len(), 3) })
-    }
-
     fn drawn(shape: Shape<'_>) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let mut ports = free_ports(if shape.http { 2 * shape.nodes } else { shape.nodes });

@@ -324,7 +324,7 @@ impl<'a> Report<'a> {
                     writeln!(out, "  {} hints wait for server {}", peer.hints, peer.server)?;
                 }
                 if self.flags.hints {
-                    let keys = hinted(&mut server.client, peer.server, self.flags.limit)
+                    let keys = hinted(&server.client, peer.server, self.flags.limit)
                         .await
                         .map_err(io::Error::other)?;
                     if !self.flags.json {
