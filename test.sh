@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test, after installing what a few of them need and this machine may lack: the Thrift compiler (to check
-# that gen/ is current), a word list (real input), Python with its virtual environments (a foreign client).
+# that gen/ is current), a word list (real input), Python with its virtual environments and curl (foreign clients).
 # Without root, or without Debian's package manager, the tests that lack something say so and are skipped.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -9,6 +9,7 @@ wanted=()
 command -v thrift >/dev/null || wanted+=(thrift-compiler)
 python3 -c 'import ensurepip' 2>/dev/null || wanted+=(python3 python3-venv)
 [ -f /usr/share/dict/words ] || wanted+=(wamerican)
+command -v curl >/dev/null || wanted+=(curl)
 if [ ${#wanted[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "test.sh: installing ${wanted[*]}"
