@@ -6,9 +6,9 @@
 //!
 //! | paths | whose words | where |
 //! |---|---|---|
-//! | `/v1/…`, `/health`, `/ready`, `/openapi.json` | our own: raw bodies, version as ETag, problems as JSON | [`v1`] |
-//! | `/set`, `/fetch`, `/query` | the REST proxy store's: items of an encoding and data | [`pairs`] |
-//! | `/kvs…` | the causal store's: form fields and causal payloads | [`causal`] |
+//! | `/v1/…`, `/health`, `/ready`, `/openapi.json` | our own: raw bodies, version as ETag, problems as JSON | `v1` |
+//! | `/set`, `/fetch`, `/query` | the REST proxy store's: items of an encoding and data | `pairs` |
+//! | `/kvs…` | the causal store's: form fields and causal payloads | `causal` |
 //!
 //! Bounds: connections, time for a request's head and body, bytes of bodies in hand over all connections, items of
 //! a batch. Past one of them: a clear answer, or the end of the connection.
