@@ -246,7 +246,10 @@ pub enum Invalid {
     )]
     After,
     /// Hashed partitioning has no order of keys to scan in.
-    #[error("this cluster places keys by hash, so they have no order to scan; use get")]
+    #[error(
+        "this cluster places keys by hash, so they have no order to scan; use get, or read everything in \
+         any order (export, order=any)"
+    )]
     UnorderedScan,
     /// A server that is not in the topology.
     #[error("there is no server {0} in this cluster")]
