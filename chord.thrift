@@ -258,7 +258,7 @@ struct PeerHello {
   4: required i32 incarnation,
   5: required i64 folder,
   6: required bool voting,
-  /** Highest log position of its own that is durable. */
+  /** Highest log position that was durable when its process began. */
   7: required i64 position,
   /** What the sender remembers of the receiver. */
   8: optional i32 remembered_incarnation,
@@ -266,6 +266,11 @@ struct PeerHello {
   10: optional i64 remembered_position,
   /** Required when the receiver has one. */
   11: optional string secret,
+  /** Differs from process to process: tells what was remembered of a former one from what this one has said. */
+  12: optional i64 session,
+  /** In which session of the receiver `remembered_position` was told, and the highest one told before that. */
+  13: optional i64 remembered_session,
+  14: optional i64 remembered_before,
 }
 
 exception PeerRefusal {
@@ -279,6 +284,8 @@ struct PeerSender {
   3: required i64 position,
   4: required list<i32> known_servers,
   5: required list<i32> known_incarnations,
+  /** As in its hello: to which of its processes `position` belongs. */
+  6: optional i64 session,
 }
 
 enum RefusalReason {

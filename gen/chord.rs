@@ -2507,7 +2507,7 @@ pub struct PeerHello {
   pub incarnation: i32,
   pub folder: i64,
   pub voting: bool,
-  /// Highest log position of its own that is durable.
+  /// Highest log position that was durable when its process began.
   pub position: i64,
   /// What the sender remembers of the receiver.
   pub remembered_incarnation: Option<i32>,
@@ -2515,10 +2515,15 @@ pub struct PeerHello {
   pub remembered_position: Option<i64>,
   /// Required when the receiver has one.
   pub secret: Option<String>,
+  /// Differs from process to process: tells what was remembered of a former one from what this one has said.
+  pub session: Option<i64>,
+  /// In which session of the receiver `remembered_position` was told, and the highest one told before that.
+  pub remembered_session: Option<i64>,
+  pub remembered_before: Option<i64>,
 }
 
 impl PeerHello {
-  pub fn new<F8, F9, F10, F11>(cluster: String, topology_hash: i64, server: i32, incarnation: i32, folder: i64, voting: bool, position: i64, remembered_incarnation: F8, remembered_folder: F9, remembered_position: F10, secret: F11) -> PeerHello where F8: Into<Option<i32>>, F9: Into<Option<i64>>, F10: Into<Option<i64>>, F11: Into<Option<String>> {
+  pub fn new<F8, F9, F10, F11, F12, F13, F14>(cluster: String, topology_hash: i64, server: i32, incarnation: i32, folder: i64, voting: bool, position: i64, remembered_incarnation: F8, remembered_folder: F9, remembered_position: F10, secret: F11, session: F12, remembered_session: F13, remembered_before: F14) -> PeerHello where F8: Into<Option<i32>>, F9: Into<Option<i64>>, F10: Into<Option<i64>>, F11: Into<Option<String>>, F12: Into<Option<i64>>, F13: Into<Option<i64>>, F14: Into<Option<i64>> {
     PeerHello {
       cluster,
       topology_hash,
@@ -2531,6 +2536,9 @@ impl PeerHello {
       remembered_folder: remembered_folder.into(),
       remembered_position: remembered_position.into(),
       secret: secret.into(),
+      session: session.into(),
+      remembered_session: remembered_session.into(),
+      remembered_before: remembered_before.into(),
     }
   }
 }
@@ -2549,6 +2557,9 @@ impl TSerializable for PeerHello {
     let mut f_9: Option<i64> = None;
     let mut f_10: Option<i64> = None;
     let mut f_11: Option<String> = None;
+    let mut f_12: Option<i64> = None;
+    let mut f_13: Option<i64> = None;
+    let mut f_14: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -2600,6 +2611,18 @@ impl TSerializable for PeerHello {
           let val = i_prot.read_string()?;
           f_11 = Some(val);
         },
+        12 => {
+          let val = i_prot.read_i64()?;
+          f_12 = Some(val);
+        },
+        13 => {
+          let val = i_prot.read_i64()?;
+          f_13 = Some(val);
+        },
+        14 => {
+          let val = i_prot.read_i64()?;
+          f_14 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -2626,6 +2649,9 @@ impl TSerializable for PeerHello {
       remembered_folder: f_9,
       remembered_position: f_10,
       secret: f_11,
+      session: f_12,
+      remembered_session: f_13,
+      remembered_before: f_14,
     };
     Ok(ret)
   }
@@ -2671,6 +2697,21 @@ impl TSerializable for PeerHello {
     if let Some(ref fld_var) = self.secret {
       o_prot.write_field_begin(&TFieldIdentifier::new("secret", TType::String, 11))?;
       o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.session {
+      o_prot.write_field_begin(&TFieldIdentifier::new("session", TType::I64, 12))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.remembered_session {
+      o_prot.write_field_begin(&TFieldIdentifier::new("remembered_session", TType::I64, 13))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.remembered_before {
+      o_prot.write_field_begin(&TFieldIdentifier::new("remembered_before", TType::I64, 14))?;
+      o_prot.write_i64(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -2760,16 +2801,19 @@ pub struct PeerSender {
   pub position: i64,
   pub known_servers: Vec<i32>,
   pub known_incarnations: Vec<i32>,
+  /// As in its hello: to which of its processes `position` belongs.
+  pub session: Option<i64>,
 }
 
 impl PeerSender {
-  pub fn new(incarnation: i32, voting: bool, position: i64, known_servers: Vec<i32>, known_incarnations: Vec<i32>) -> PeerSender {
+  pub fn new<F6>(incarnation: i32, voting: bool, position: i64, known_servers: Vec<i32>, known_incarnations: Vec<i32>, session: F6) -> PeerSender where F6: Into<Option<i64>> {
     PeerSender {
       incarnation,
       voting,
       position,
       known_servers,
       known_incarnations,
+      session: session.into(),
     }
   }
 }
@@ -2782,6 +2826,7 @@ impl TSerializable for PeerSender {
     let mut f_3: Option<i64> = None;
     let mut f_4: Option<Vec<i32>> = None;
     let mut f_5: Option<Vec<i32>> = None;
+    let mut f_6: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -2821,6 +2866,10 @@ impl TSerializable for PeerSender {
           i_prot.read_list_end()?;
           f_5 = Some(val);
         },
+        6 => {
+          let val = i_prot.read_i64()?;
+          f_6 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -2839,6 +2888,7 @@ impl TSerializable for PeerSender {
       position: f_3.expect("auto-generated code should have checked for presence of required fields"),
       known_servers: f_4.expect("auto-generated code should have checked for presence of required fields"),
       known_incarnations: f_5.expect("auto-generated code should have checked for presence of required fields"),
+      session: f_6,
     };
     Ok(ret)
   }
@@ -2868,6 +2918,11 @@ impl TSerializable for PeerSender {
     }
     o_prot.write_list_end()?;
     o_prot.write_field_end()?;
+    if let Some(fld_var) = self.session {
+      o_prot.write_field_begin(&TFieldIdentifier::new("session", TType::I64, 6))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }

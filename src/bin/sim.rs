@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use chord::sim::{Flaw, Options, Profile, Summary, replay, run};
+use chord::sim::{Activity, Fault, Flaw, Options, Profile, Summary, replay, run};
 use clap::Parser;
 
 /// Runs simulated clusters in which everything goes wrong, and checks that nothing was lost or stale.
@@ -33,9 +33,15 @@ struct Flags {
     /// Print everything that happened, of one cluster.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// mixed, calm, crashes, cuts, clocks or wipes.
+    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks or pauses.
     #[arg(long)]
     profile: Option<Profile>,
+    /// What clients do: any, hot, many, deletes, scans or one.
+    #[arg(long, default_value = "any")]
+    workload: Activity,
+    /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip or old.
+    #[arg(long, value_name = "FAULT")]
+    only: Option<Fault>,
     /// Leave out a rule: ack-before-sync, no-write-back, clock-versions or retry-under-new-version.
     #[arg(long, value_parser = flaw)]
     flaw: Option<Flaw>,
@@ -62,7 +68,8 @@ fn flaw(text: &str) -> Result<Flaw, String> {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let profile = flags.profile.or(flags.flaw.map(Profile::for_flaw)).unwrap_or_default();
-    let options = |seed| Options { seed, profile, flaw: flags.flaw, trace: flags.trace };
+    let Flags { workload: activity, only, flaw, trace, .. } = flags;
+    let options = |seed| Options { seed, profile, activity, only, flaw, trace };
     let (first, count) = flags.seed.map_or((flags.from, flags.seeds), |seed| (seed, 1));
     let (next, found) = (AtomicU64::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);

@@ -298,8 +298,10 @@ pub struct Hello {
     pub folder: FolderId,
     /// Whether it counts towards majorities.
     pub voting: bool,
-    /// Highest durable log position of its own.
+    /// Highest log position that was durable when its process began.
     pub position: u64,
+    /// Differs from process to process.
+    pub session: u64,
     /// What the sender remembers of the receiver.
     pub remembers: Option<Remembered>,
     /// Shared by all servers of a cluster that is not on loopback alone.
@@ -315,8 +317,33 @@ pub struct Remembered {
     pub folder: FolderId,
     /// The peer had another folder before that one.
     pub replaced: bool,
-    /// Highest log position it has reported as durable.
+    /// Highest log position it has reported as durable, in that session.
     pub position: u64,
+    /// The process that has reported it.
+    pub session: u64,
+    /// Highest log position that former processes have reported.
+    pub before: u64,
+}
+
+impl Remembered {
+    /// The server has told its position.
+    pub fn note(&mut self, session: u64, position: u64) {
+        if self.session != session {
+            self.before = self.highest();
+            (self.session, self.position) = (session, 0);
+        }
+        self.position = self.position.max(position);
+    }
+
+    /// Highest log position ever reported.
+    pub fn highest(&self) -> u64 {
+        self.before.max(self.position)
+    }
+
+    /// Highest log position reported by processes other than this one: what it must have found when it began.
+    pub fn before(&self, session: u64) -> u64 {
+        if self.session == session { self.before } else { self.highest() }
+    }
 }
 
 /// What a server may ask of another.
@@ -399,6 +426,8 @@ pub struct Sender {
     pub voting: bool,
     /// Its highest durable log position.
     pub position: u64,
+    /// As in its hello.
+    pub session: u64,
     /// Incarnations it knows of the servers it shares ranges with; answers of older ones are to be discarded.
     pub known: Vec<(ServerId, Incarnation)>,
 }

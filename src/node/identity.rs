@@ -1,9 +1,12 @@
 //! The node's side of its folder's identity: what is to be saved, and who waits for it.
 //!
-//! One save is under way at a time; what comes up meanwhile shares the next.
+//! One save is under way at a time; what comes up meanwhile shares the next. One that found no space is made again after
+//! a while, and whoever waits goes on waiting.
+
+use std::time::Duration;
 
 use super::turn::{Outbox, ReplyTo};
-use crate::model::ServerId;
+use crate::model::{Instant, ServerId};
 use crate::storage::{Command, Identity, Ticket};
 
 /// What happens once the identity, as it was when this was asked, is durable.
@@ -19,6 +22,9 @@ pub(super) enum OnSaved {
     Nothing,
 }
 
+/// After a save that found no space.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// The identity, and its saves.
 #[derive(Debug)]
 pub(super) struct IdentityKeeper {
@@ -26,11 +32,19 @@ pub(super) struct IdentityKeeper {
     saving: Option<(Ticket, Vec<OnSaved>)>,
     waiting: Vec<OnSaved>,
     next_ticket: u64,
+    /// Not before.
+    retry_at: Option<Instant>,
 }
 
 impl IdentityKeeper {
     pub(super) fn new(identity: Identity) -> IdentityKeeper {
-        IdentityKeeper { identity, saving: None, waiting: Vec::new(), next_ticket: 0 }
+        IdentityKeeper {
+            identity,
+            saving: None,
+            waiting: Vec::new(),
+            next_ticket: 0,
+            retry_at: None,
+        }
     }
 
     /// Has the identity saved as it is now, or later.
@@ -58,8 +72,30 @@ impl IdentityKeeper {
         done
     }
 
+    /// A save found no space.
+    pub(super) fn on_unsaved(&mut self, ticket: Ticket, now: Instant) {
+        match self.saving.take() {
+            Some((saving, then)) if saving == ticket => {
+                self.waiting.splice(0..0, then);
+                self.retry_at = Some(now + RETRY);
+            }
+            other => self.saving = other,
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(super) fn on_time(&mut self, now: Instant, out: &mut Outbox) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.begin(out);
+        }
+    }
+
     fn begin(&mut self, out: &mut Outbox) {
-        if self.saving.is_some() || self.waiting.is_empty() {
+        if self.saving.is_some() || self.waiting.is_empty() || self.retry_at.is_some() {
             return;
         }
         self.next_ticket += 1;

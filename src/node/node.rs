@@ -6,7 +6,7 @@ use super::coordinator::{Coordinator, Missed, ScanPart};
 use super::handoff::Handoff;
 use super::identity::{IdentityKeeper, OnSaved};
 use super::membership::join::{Decision, Join};
-use super::membership::{Membership, RosterAt, ping, remember};
+use super::membership::{Membership, NO_SESSION, RosterAt, ping, remember};
 use super::repair::{Pair, Repair};
 use super::replica::{Replica, Report, cell_of};
 use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
@@ -44,6 +44,8 @@ pub struct Node {
     handoff: Handoff,
     repair: Repair,
     out: Outbox,
+    /// The log's highest durable position when this process began.
+    began_at: u64,
     /// Peers' positions have changed since they were saved; look again then.
     positions_changed: bool,
     save_positions_at: Instant,
@@ -86,6 +88,7 @@ impl Node {
         let join = (!identity.voting).then(|| Join::new(&identity, now.instant));
         // Servers that start together do not compare together.
         let first_round = now.instant + config.repair_interval.mul_f64(fraction(seed));
+        let began_at = replica.position();
         let mut node = Node {
             now,
             random: seed,
@@ -98,6 +101,7 @@ impl Node {
             handoff: Handoff::new(hints),
             repair: Repair::new(first_round),
             out,
+            began_at,
             positions_changed: false,
             save_positions_at: now.instant + SAVE_POSITIONS,
             stopped: false,
@@ -153,6 +157,7 @@ impl Node {
             self.handoff.next_deadline(),
             self.repair.next_deadline(),
             self.join.as_ref().map(Join::next_deadline),
+            self.keeper.next_deadline(),
             Some(self.save_positions_at),
         ]
         .into_iter()
@@ -170,7 +175,8 @@ impl Node {
             incarnation: identity.incarnation,
             folder: identity.folder,
             voting: self.is_voting(),
-            position: self.replica.position(),
+            position: self.began_at,
+            session: self.config.first_request,
             remembers: identity.peers.get(&peer).copied(),
             secret: None,
         }
@@ -184,6 +190,16 @@ impl Node {
     /// Whether it counts towards majorities.
     pub fn is_voting(&self) -> bool {
         self.join.is_none()
+    }
+
+    /// Its data folder; another one once it has noticed that it lost cells.
+    pub fn folder(&self) -> FolderId {
+        self.keeper.identity.folder
+    }
+
+    /// Operations, requests and disk reads that are not over: next to nothing when all is quiet.
+    pub fn in_hand(&self) -> usize {
+        self.coordinator.in_hand() + self.out.in_hand() + self.replica.in_hand()
     }
 
     /// What it was told once.
@@ -337,7 +353,7 @@ impl Node {
     fn on_join_request(&mut self, to: ReplyTo, from: ServerId, join: JoinRequest) {
         let peers = &mut self.keeper.identity.peers;
         let JoinRequest { incarnation, folder } = join;
-        remember(peers, from, incarnation, folder, 0);
+        remember(peers, from, incarnation, folder, NO_SESSION, 0);
         let remembered = peers.get(&from).copied();
         let is_recorded = remembered.is_some_and(|remembered| {
             (remembered.incarnation, remembered.folder) == (incarnation, folder)
@@ -356,6 +372,7 @@ impl Node {
         if from != self.config.server {
             self.membership.on_sender(from, &reply.sender);
             self.note_position(from, &reply);
+            self.check_own_life(from, &reply);
         }
         let Some(origin) = self.out.close(from, id) else { return };
         match origin {
@@ -405,10 +422,21 @@ impl Node {
         }
     }
 
+    /// Does a peer know of a later life of this server? Then this one's answers count nowhere.
+    fn check_own_life(&mut self, from: ServerId, reply: &PeerReply) {
+        let (me, own) = (self.config.server, self.keeper.identity.incarnation);
+        let later = reply.sender.known.iter().any(|(server, life)| *server == me && *life > own);
+        if later && self.join.is_none() {
+            self.rebuild(&format!("server {from} knows of a later life of this server"));
+        }
+    }
+
     /// A peer's highest durable log position, by its own word: should it come back with less, it has lost cells.
     fn note_position(&mut self, from: ServerId, reply: &PeerReply) {
         if let Some(remembered) = self.keeper.identity.peers.get_mut(&from)
             && remembered.incarnation == reply.sender.incarnation
+            // Answers of its former processes may be late.
+            && remembered.session == reply.sender.session
             && remembered.position < reply.sender.position
         {
             remembered.position = reply.sender.position;
@@ -420,8 +448,18 @@ impl Node {
         let peer = hello.server;
         self.membership.on_link_up(hello, self.now.instant);
         let peers = &mut self.keeper.identity.peers;
-        if remember(peers, peer, hello.incarnation, hello.folder, hello.position) {
+        let Hello { incarnation, folder, session, position, .. } = *hello;
+        if remember(peers, peer, incarnation, folder, session, position) {
             self.keeper.save(OnSaved::Nothing, &mut self.out);
+        }
+        let is_older = self.keeper.identity.peers.get(&peer).is_some_and(|remembered| {
+            (remembered.incarnation, remembered.folder) == (incarnation, folder)
+                && remembered.before(session) > position
+        });
+        if is_older && hello.voting {
+            // Its folder is an older copy. It will find out by our own hello, and come back in another life; until
+            // then nothing that it says counts.
+            self.membership.learn(peer, incarnation.next());
         }
         self.check_own_past(hello);
         turn!(self, |turn| {
@@ -446,10 +484,10 @@ impl Node {
         let theirs = (remembered.incarnation, remembered.folder);
         if theirs.0 > own.0 || theirs.0 == own.0 && theirs.1 != own.1 {
             self.rebuild(&format!("server {peer} knows a later data folder of this server"));
-        } else if theirs == own && remembered.position > self.replica.position() {
-            let (now, before) = (self.replica.position(), remembered.position);
+        } else if theirs == own && remembered.before(self.config.first_request) > self.began_at {
+            let (now, before) = (self.began_at, remembered.before(self.config.first_request));
             self.rebuild(&format!(
-                "its data folder is an older copy: it ends at log position {now}, but server {peer} \
+                "its data folder is an older copy: it ended at log position {now}, but server {peer} \
                  was told {before}"
             ));
         }
@@ -499,6 +537,9 @@ impl Node {
                     "the storage can no longer be trusted: {file}: {error}; restart the server to \
                      recover what is durable"
                 ));
+            }
+            Completion::IdentityUnsaved { ticket } => {
+                self.keeper.on_unsaved(ticket, self.now.instant);
             }
             Completion::IdentitySaved { ticket } => {
                 for then in self.keeper.on_saved(ticket, &mut self.out) {
@@ -645,6 +686,7 @@ impl Node {
     fn on_time(&mut self) {
         let now = self.now.instant;
         self.out.expire(now);
+        self.keeper.on_time(now, &mut self.out);
         let missed = turn!(self, |turn| self.coordinator.on_time(turn));
         self.keep_hints(missed);
         turn!(self, |turn| self.handoff.on_time(turn));

@@ -92,6 +92,11 @@ impl Replica {
         }
     }
 
+    /// Appends, disk reads and pages that somebody waits for.
+    pub(super) fn in_hand(&self) -> usize {
+        self.appends.len() + self.loads.len() + self.pages.len()
+    }
+
     /// Highest durable position of the log.
     pub(super) fn position(&self) -> u64 {
         self.store.position()

@@ -182,6 +182,11 @@ impl Outbox {
         &self.counters
     }
 
+    /// Requests without an answer.
+    pub(super) fn in_hand(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whose request `id` was, if it was sent to `from` and is still waited for. A second reply finds nothing.
     pub(super) fn close(&mut self, from: ServerId, id: RequestId) -> Option<Origin> {
         if self.open.get(&id).is_none_or(|open| open.to != from) {

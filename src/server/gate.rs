@@ -148,6 +148,7 @@ mod tests {
             folder: FolderId(1),
             voting: true,
             position: 0,
+            session: 0,
             remembers: None,
             secret: None,
         }

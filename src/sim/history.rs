@@ -1,6 +1,6 @@
 //! What clients did, and what they were told.
 
-use crate::model::{Key, Version};
+use crate::model::{Key, Level, ServerId, Version};
 
 /// A value by its number; 0 is *nothing there*. Every put has a number of its own.
 pub(super) type Value = u32;
@@ -9,6 +9,9 @@ pub(super) type Value = u32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Operation {
     pub(super) client: usize,
+    /// Who coordinated, or was asked last.
+    pub(super) server: ServerId,
+    pub(super) level: Level,
     pub(super) key: Key,
     pub(super) kind: Kind,
     /// Virtual microseconds.

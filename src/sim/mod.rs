@@ -10,8 +10,10 @@
 //!
 //! Messages are late, by a little or by seconds, overtake each other, get lost, come twice, also long after. Servers
 //! are cut off from each other, in one direction or both, one by one or in halves. They crash, losing whatever was not
-//! synced, in any part and torn in the middle, and come back; one may come back with an empty disk. Clocks differ by
-//! seconds and jump. Coordinators die with calls in hand.
+//! synced, in any part and torn in the middle, and come back; one at a time may come back with an empty disk, with a bit
+//! of its log turned, or with an older copy of its folder. They stand still for seconds with messages in hand. Disks are
+//! full for a while; a sync fails, and its server stops. Clocks differ by seconds and jump. Coordinators die with calls
+//! in hand.
 //!
 //! # What must hold
 //!
@@ -26,7 +28,7 @@
 //!
 //! # What is left out, as yet
 //!
-//! Full disks, failed syncs and flipped bits (the storage's own tests have them), pauses, other sizes of cluster.
+//! Other sizes of cluster, and groups; hashed partitioning; connections, their bounds and their clients' tables.
 
 mod history;
 mod invariants;
@@ -38,7 +40,7 @@ mod summary;
 mod workload;
 mod world;
 
-pub use profile::Profile;
+pub use profile::{Activity, Fault, Profile};
 pub use summary::Summary;
 
 pub use crate::node::Flaw;
@@ -50,6 +52,10 @@ pub struct Options {
     pub seed: u64,
     /// How much goes wrong.
     pub profile: Profile,
+    /// What clients do.
+    pub activity: Activity,
+    /// Of all faults only this one.
+    pub only: Option<Fault>,
     /// A rule left out on purpose.
     pub flaw: Option<Flaw>,
     /// Keep a line for everything that happens.
@@ -75,8 +81,13 @@ pub fn run(options: Options) -> Report {
 /// The command that replays a run.
 pub fn replay(options: &Options) -> String {
     let flaw = options.flaw.map(|flaw| format!(" --flaw {}", flaw.name())).unwrap_or_default();
+    let only = options.only.map(|fault| format!(" --only {}", fault.name())).unwrap_or_default();
+    let activity = match options.activity {
+        Activity::Any => String::new(),
+        activity => format!(" --workload {}", activity.name()),
+    };
     let (seed, profile) = (options.seed, options.profile.name());
     format!(
-        "cargo run --release --bin chord-sim -- --seed {seed} --profile {profile}{flaw} --trace"
+        "cargo run --release --bin chord-sim -- --seed {seed} --profile {profile}{activity}{only}{flaw} --trace"
     )
 }

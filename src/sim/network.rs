@@ -57,7 +57,7 @@ impl Network {
     pub(super) fn cut(&mut self, servers: &[ServerId]) -> String {
         let picked = self.random.pick(servers).copied().unwrap_or_default();
         let other = self.random.pick(servers).copied().unwrap_or_default();
-        match self.random.below(4) {
+        match self.random.below(6) {
             0 => {
                 self.separate(|server| server == picked, servers, true);
                 format!("{picked} is cut off")
@@ -67,6 +67,25 @@ impl Network {
                 format!("{picked} and {other} are cut off")
             }
             2 => {
+                // Two halves that one server joins: a bridge.
+                let bridge = picked;
+                let (left, right): (Vec<_>, Vec<_>) = servers
+                    .iter()
+                    .copied()
+                    .filter(|server| *server != bridge)
+                    .partition(|server| server.0 % 2 == other.0 % 2);
+                for (a, b) in left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b))) {
+                    self.cuts.insert((a, b));
+                    self.cuts.insert((b, a));
+                }
+                format!("{left:?} and {right:?} are joined by {bridge} alone")
+            }
+            3 => {
+                // Requests arrive, answers are lost.
+                self.separate(|server| server != picked, servers, false);
+                format!("nothing reaches {picked}")
+            }
+            4 => {
                 self.separate(|server| server == picked, servers, false);
                 format!("nothing from {picked} reaches anyone")
             }

@@ -107,6 +107,11 @@ fn search(items: &[Item]) -> Verdict {
             if contains(&taken, item) || (*reads && *own != value) {
                 continue;
             }
+            // Unknown writes of one value (deletes, that is) can stand for each other: the one that began first will do.
+            let same = |earlier: usize| !items[earlier].must && items[earlier].value == *own;
+            if !must && (0..item).any(|earlier| same(earlier) && !contains(&taken, earlier)) {
+                continue;
+            }
             let mut taken = taken.clone();
             taken[item / 64] |= 1 << (item % 64);
             let value = if *reads { value } else { *own };
@@ -141,7 +146,16 @@ mod tests {
                     _ => (Kind::Read, Outcome::Found(value)),
                 };
                 let (start, end) = (start.parse().unwrap(), end.parse().unwrap());
-                Operation { client: 0, key: Key::bound("k"), kind, start, end, outcome }
+                Operation {
+                    client: 0,
+                    server: crate::model::ServerId(0),
+                    level: crate::model::Level::Quorum,
+                    key: Key::bound("k"),
+                    kind,
+                    start,
+                    end,
+                    outcome,
+                }
             })
             .collect();
         judge(&operations.iter().collect::<Vec<_>>())

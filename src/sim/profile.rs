@@ -1,8 +1,69 @@
-//! How much goes wrong, and how much is done meanwhile.
+//! How much goes wrong, and what is done meanwhile.
 
 use std::str::FromStr;
 
 use super::Flaw;
+
+/// Something that goes wrong at a moment. Messages go wrong all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A server dies, now and then all of them; what was not synced is lost in any part.
+    Crash,
+    /// Servers do not reach each other for a while, in one of many shapes.
+    Cut,
+    /// A wall clock jumps.
+    Jump,
+    /// A server stands still for a while, with messages in hand.
+    Pause,
+    /// A disk takes nothing more for a while.
+    Full,
+    /// A sync fails: the server stops, and starts again.
+    Sync,
+    /// A server dies and comes back with an empty folder.
+    Wipe,
+    /// A server dies, and a bit of its log has turned when it comes back.
+    Flip,
+    /// A server dies and comes back with an older copy of its folder.
+    Old,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 9] = [
+        Fault::Crash,
+        Fault::Cut,
+        Fault::Jump,
+        Fault::Pause,
+        Fault::Full,
+        Fault::Sync,
+        Fault::Wipe,
+        Fault::Flip,
+        Fault::Old,
+    ];
+
+    /// The name in flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Crash => "crash",
+            Fault::Cut => "cut",
+            Fault::Jump => "jump",
+            Fault::Pause => "pause",
+            Fault::Full => "full",
+            Fault::Sync => "sync",
+            Fault::Wipe => "wipe",
+            Fault::Flip => "flip",
+            Fault::Old => "old",
+        }
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fault, String> {
+        named("fault", text, &Fault::ALL, Fault::name)
+    }
+}
 
 /// A kind of world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +81,10 @@ pub enum Profile {
     Clocks,
     /// Lost disks.
     Wipes,
+    /// Disks that are full, fail, rot, or are older than they should be.
+    Disks,
+    /// Servers that stand still.
+    Pauses,
 }
 
 /// The numbers of a profile. Rates are in a thousand.
@@ -30,10 +95,8 @@ pub(super) struct Numbers {
     pub(super) operations: usize,
     /// Milliseconds between faults, on average; 0: none.
     pub(super) fault_every: u64,
-    pub(super) crash: u64,
-    pub(super) cut: u64,
-    pub(super) jump: u64,
-    pub(super) wipe: u64,
+    /// How often each fault occurs, in relation to the others.
+    pub(super) weights: [u64; Fault::ALL.len()],
     /// Of messages.
     pub(super) lost: u64,
     pub(super) twice: u64,
@@ -45,13 +108,15 @@ pub(super) struct Numbers {
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 6] = [
+    pub const ALL: [Profile; 8] = [
         Profile::Mixed,
         Profile::Calm,
         Profile::Crashes,
         Profile::Cuts,
         Profile::Clocks,
         Profile::Wipes,
+        Profile::Disks,
+        Profile::Pauses,
     ];
 
     /// The name in flags and replays.
@@ -63,7 +128,17 @@ impl Profile {
             Profile::Cuts => "cuts",
             Profile::Clocks => "clocks",
             Profile::Wipes => "wipes",
+            Profile::Disks => "disks",
+            Profile::Pauses => "pauses",
         }
+    }
+
+    /// The faults that occur in it.
+    pub fn faults(self) -> Vec<Fault> {
+        let Numbers { fault_every, weights, .. } = self.numbers();
+        let occurs =
+            |(fault, weight): (Fault, u64)| (fault_every > 0 && weight > 0).then_some(fault);
+        Fault::ALL.into_iter().zip(weights).filter_map(occurs).collect()
     }
 
     /// The world in which a flaw's situation is common.
@@ -76,15 +151,13 @@ impl Profile {
     }
 
     pub(super) fn numbers(self) -> Numbers {
+        // Crash, cut, jump, pause, full, sync, wipe, flip, old.
         let mixed = Numbers {
             clients: 4,
             keys: 2,
             operations: 60,
             fault_every: 300,
-            crash: 400,
-            cut: 450,
-            jump: 130,
-            wipe: 20,
+            weights: [350, 400, 100, 60, 30, 20, 20, 10, 10],
             lost: 15,
             twice: 30,
             late: 40,
@@ -97,28 +170,29 @@ impl Profile {
             }
             Profile::Crashes => Numbers {
                 fault_every: 150,
-                crash: 900,
-                cut: 100,
-                jump: 0,
-                wipe: 0,
+                weights: [900, 100, 0, 0, 0, 0, 0, 0, 0],
                 lost: 0,
                 keys: 1,
                 ..mixed
             },
             Profile::Cuts => Numbers {
                 fault_every: 200,
-                crash: 100,
-                cut: 850,
-                wipe: 0,
+                weights: [100, 850, 50, 0, 0, 0, 0, 0, 0],
                 lost: 60,
                 late: 100,
                 keys: 1,
                 ..mixed
             },
             Profile::Clocks => {
-                Numbers { jump: 600, cut: 250, crash: 150, wipe: 0, keys: 1, ..mixed }
+                Numbers { weights: [150, 250, 600, 0, 0, 0, 0, 0, 0], keys: 1, ..mixed }
             }
-            Profile::Wipes => Numbers { wipe: 300, crash: 350, cut: 350, jump: 0, ..mixed },
+            Profile::Wipes => Numbers { weights: [350, 350, 0, 0, 0, 0, 300, 0, 0], ..mixed },
+            Profile::Disks => {
+                Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250], ..mixed }
+            }
+            Profile::Pauses => {
+                Numbers { fault_every: 200, weights: [150, 150, 50, 650, 0, 0, 0, 0, 0], ..mixed }
+            }
         }
     }
 }
@@ -127,10 +201,67 @@ impl FromStr for Profile {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Profile, String> {
-        let known = || Profile::ALL.map(Profile::name).join(", ");
-        Profile::ALL
-            .into_iter()
-            .find(|profile| profile.name() == text)
-            .ok_or_else(|| format!("'{text}' is no profile; there are {}", known()))
+        named("profile", text, &Profile::ALL, Profile::name)
     }
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Any of the others, by the seed.
+    #[default]
+    Any,
+    /// A key or two that everyone wants.
+    Hot,
+    /// More keys than clients.
+    Many,
+    /// Mostly deletes, and puts of what was deleted.
+    Deletes,
+    /// Scans over all keys while they change.
+    Scans,
+    /// Writes and reads at ONE beside those at QUORUM, on keys of their own.
+    One,
+}
+
+impl Activity {
+    /// All of them.
+    pub const ALL: [Activity; 6] = [
+        Activity::Any,
+        Activity::Hot,
+        Activity::Many,
+        Activity::Deletes,
+        Activity::Scans,
+        Activity::One,
+    ];
+
+    /// The name in flags and replays.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activity::Any => "any",
+            Activity::Hot => "hot",
+            Activity::Many => "many",
+            Activity::Deletes => "deletes",
+            Activity::Scans => "scans",
+            Activity::One => "one",
+        }
+    }
+}
+
+impl FromStr for Activity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Activity, String> {
+        named("workload", text, &Activity::ALL, Activity::name)
+    }
+}
+
+fn named<T: Copy>(
+    what: &str,
+    text: &str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<T, String> {
+    let known = || all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
+    let found = all.iter().copied().find(|one| name(*one) == text);
+    found.ok_or_else(|| format!("'{text}' is no {what}; there are {}", known()))
 }

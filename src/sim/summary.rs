@@ -51,6 +51,22 @@ summary! {
     crashes,
     /// Disks lost.
     wipes,
+    /// Servers that stood still.
+    pauses,
+    /// Disks that were full.
+    full_disks,
+    /// Syncs that were made to fail.
+    failed_syncs,
+    /// Servers that stopped for it.
+    stops,
+    /// Bits turned in logs at rest.
+    flips,
+    /// Starts that found damage.
+    damage_found,
+    /// Folders replaced by older copies.
+    old_copies,
+    /// Of them noticed.
+    old_copies_found,
     /// Cuts of links.
     cuts,
     /// Clocks that jumped.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::history::{Kind, Operation, Outcome, Value};
-use super::profile::Numbers;
+use super::profile::{Activity, Numbers};
 use super::seed::Random;
 use crate::model::{
     ClientRequest, ClientResponse, Content, Failure, Key, Level, PreparedPut, ServerId, Version,
@@ -29,6 +29,46 @@ pub(super) enum Told {
     Nothing,
 }
 
+/// What clients do, in numbers. Rates are in a thousand.
+#[derive(Clone, Copy, Debug)]
+struct Mix {
+    keys: usize,
+    reads: u64,
+    deletes: u64,
+    /// Of the reads.
+    scans: u64,
+    /// Of all operations, on keys of their own.
+    ones: u64,
+}
+
+impl Mix {
+    fn of(activity: Activity, numbers: Numbers, random: &mut Random) -> Mix {
+        let hot = Mix { keys: numbers.keys, reads: 450, deletes: 120, scans: 150, ones: 0 };
+        match activity {
+            Activity::Any => {
+                let others = [Activity::Many, Activity::Deletes, Activity::Scans, Activity::One];
+                let hot = random.chance(500);
+                let other = random.pick(&others).copied().filter(|_| !hot);
+                Mix::of(other.unwrap_or(Activity::Hot), numbers, random)
+            }
+            Activity::Hot => hot,
+            Activity::Many => Mix { keys: 8, ..hot },
+            Activity::Deletes => Mix { deletes: 350, ..hot },
+            Activity::Scans => Mix { keys: 6, scans: 700, ..hot },
+            Activity::One => Mix { ones: 400, ..hot },
+        }
+    }
+}
+
+/// Keys that are read and written at ONE begin with this letter: nothing is promised of them but that nobody reads what
+/// nobody wrote, and that replicas agree in the end.
+pub(super) const AT_ONE: u8 = b'o';
+
+/// Whether a key is read and written at ONE.
+pub(super) fn is_at_one(key: &Key) -> bool {
+    key.as_bytes().first() == Some(&AT_ONE)
+}
+
 /// One client.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -44,7 +84,11 @@ struct Current {
     key: Key,
     kind: Kind,
     start: u64,
+    /// Who was asked last.
+    server: ServerId,
     level: Level,
+    /// It is a scan over all keys, from this one on.
+    scan: Option<Key>,
     /// What it has seen, if it says so.
     after: Option<Version>,
     retries: u32,
@@ -61,6 +105,7 @@ struct Current {
 pub(super) struct Workload {
     clients: Vec<Client>,
     keys: Vec<Key>,
+    mix: Mix,
     servers: Vec<ServerId>,
     left: usize,
     next_value: Value,
@@ -77,13 +122,18 @@ impl Workload {
     pub(super) fn new(
         seed: u64,
         numbers: Numbers,
+        activity: Activity,
         servers: Vec<ServerId>,
         forgets_tickets: bool,
     ) -> Workload {
         let mut random = Random::stream(seed, "keys");
-        let keys: Vec<_> = (0..numbers.keys)
+        let mix = Mix::of(activity, numbers, &mut random);
+        let mut keys: Vec<_> = (0..mix.keys)
             .map(|i| Key::bound(format!("{}{i}", ["0", "a", "b", "c"][random.below(4) as usize])))
             .collect();
+        if mix.ones > 0 {
+            keys.extend((0..2).map(|i| Key::bound(format!("{}{i}", char::from(AT_ONE)))));
+        }
         let client = |number: usize| Client {
             number,
             random: Random::stream(seed, &format!("client {number}")),
@@ -93,6 +143,7 @@ impl Workload {
         Workload {
             clients: (0..numbers.clients).map(client).collect(),
             keys,
+            mix,
             servers,
             left: numbers.operations,
             next_value: 1,
@@ -130,24 +181,39 @@ impl Workload {
         }
         self.left -= 1;
         let Client { random, current, seen, .. } = &mut self.clients[client];
-        let key = random.pick(&self.keys)?.clone();
+        let one = random.chance(self.mix.ones);
+        let fitting: Vec<&Key> = self.keys.iter().filter(|key| is_at_one(key) == one).collect();
+        let key = (*random.pick(&fitting)?).clone();
         let server = *random.pick(&self.servers)?;
-        let level = if random.chance(50) { Level::All } else { Level::Quorum };
-        let timeout = Some(Duration::from_millis(random.between(100, 1_500)));
-        let kind = match random.below(100) {
-            0..45 => Kind::Read,
-            45..88 => {
-                self.next_value += 1;
-                Kind::Write(self.next_value)
-            }
-            _ => Kind::Write(0),
+        let level = match one {
+            true => Level::One,
+            false if random.chance(50) => Level::All,
+            false => Level::Quorum,
         };
-        let preparing = kind != Kind::Read && random.chance(150);
+        let timeout = Some(Duration::from_millis(random.between(100, 1_500)));
+        let dice = random.below(1_000);
+        let kind = if dice < self.mix.reads {
+            Kind::Read
+        } else if dice < self.mix.reads + self.mix.deletes {
+            Kind::Write(0)
+        } else {
+            self.next_value += 1;
+            Kind::Write(self.next_value)
+        };
+        let preparing = kind != Kind::Read && !one && random.chance(150);
         let after = (kind != Kind::Read && random.chance(250)).then_some(*seen);
+        let mut scan = None;
         let request = match kind {
-            Kind::Read if random.chance(150) => {
-                let (from, to, limit) = (key.clone(), Some(key.successor()), 10);
+            Kind::Read if !one && random.chance(self.mix.scans) => {
+                // One key alone, or all from somewhere on, a few at a time.
+                let whole = random.chance(500);
+                let from = if random.chance(500) { key.clone() } else { Key::bound("") };
+                let (from, to, limit) = match whole {
+                    true => (from, None, random.between(1, 8) as usize),
+                    false => (key.clone(), Some(key.successor()), 10),
+                };
                 let any_order = random.chance(500);
+                scan = whole.then(|| from.clone());
                 ClientRequest::Scan { from, to, limit, level, timeout, any_order }
             }
             Kind::Read => ClientRequest::Get { key: key.clone(), level, timeout },
@@ -158,8 +224,19 @@ impl Workload {
         };
         let sent = kind != Kind::Read && !preparing;
         let (start, retries, ticket) = (now, 0, None);
-        *current =
-            Some(Current { key, kind, start, level, after, retries, preparing, ticket, sent });
+        *current = Some(Current {
+            key,
+            kind,
+            start,
+            server,
+            level,
+            scan,
+            after,
+            retries,
+            preparing,
+            ticket,
+            sent,
+        });
         Some(Next::Send(server, request))
     }
 
@@ -175,11 +252,31 @@ impl Workload {
                 *seen = (*seen).max(cell.as_ref().map_or(Version::ZERO, |cell| cell.version));
                 Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
             }
-            (Kind::Read, Told::Answer(Ok(ClientResponse::Scan { entries, .. }))) => {
-                self.scanned += 1;
-                let found = entries.iter().find(|entry| entry.key == operation.key);
-                let content = |value: &bytes::Bytes| value_of(&Content::Value(value.clone()));
-                Outcome::Found(found.map_or(0, |entry| content(&entry.value)))
+            (Kind::Read, Told::Answer(Ok(ClientResponse::Scan { entries, next }))) => {
+                let found = |key: &Key| {
+                    let entry = entries.iter().find(|entry| entry.key == *key);
+                    let value = |value: &bytes::Bytes| value_of(&Content::Value(value.clone()));
+                    Outcome::Found(entry.map_or(0, |entry| value(&entry.value)))
+                };
+                let covered = |key: &Key| match &operation.scan {
+                    None => *key == operation.key,
+                    Some(from) => {
+                        key >= from
+                            && next.as_ref().is_none_or(|next| key < next)
+                            && !is_at_one(key)
+                    }
+                };
+                // Each key that it went over is a read of that key.
+                for key in self.keys.iter().filter(|key| covered(key)) {
+                    self.scanned += 1;
+                    let (client, kind, start, end) = (*number, Kind::Read, operation.start, now);
+                    let (server, level, outcome) = (operation.server, operation.level, found(key));
+                    let key = key.clone();
+                    let operation =
+                        Operation { client, server, level, key, kind, start, end, outcome };
+                    self.operations.push(operation);
+                }
+                return think;
             }
             (Kind::Read, _) => Outcome::Unknown,
             (Kind::Write(value), Told::Answer(Ok(ClientResponse::Prepared { version }))) => {
@@ -189,6 +286,7 @@ impl Workload {
                 let (key, level) = (operation.key.clone(), operation.level);
                 let request = put(&key, value, level, None, Some(version), None);
                 let server = random.pick(&self.servers).copied().unwrap_or_default();
+                operation.server = server;
                 *current = Some(operation);
                 return Next::Send(server, request);
             }
@@ -231,8 +329,9 @@ impl Workload {
                 }
             }
         };
-        let Current { key, kind, start, .. } = operation;
-        self.operations.push(Operation { client: *number, key, kind, start, end: now, outcome });
+        let Current { key, kind, start, server, level, .. } = operation;
+        let (client, end) = (*number, now);
+        self.operations.push(Operation { client, server, level, key, kind, start, end, outcome });
         think
     }
 }

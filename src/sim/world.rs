@@ -1,26 +1,27 @@
 //! The world: one queue of things to come, and the servers they happen to.
 
 mod ending;
+mod faults;
+mod servers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::invariants::Observer;
+use super::invariants::{Kept, Observer};
 use super::network::Network;
-use super::profile::Numbers;
+use super::profile::{Fault, Numbers};
 use super::seed::Random;
 use super::workload::{Next, Told, Workload};
 use super::{Options, Report, Summary};
 use crate::model::{
-    CallId, ClientRequest, ClientResponse, FolderId, Hello, Instant, Key, Now, PeerAnswer,
+    CallId, ClientRequest, ClientResponse, FolderId, Incarnation, Instant, Key, Now, PeerAnswer,
     PeerReply, PeerRequest, Read, RequestId, ServerId,
 };
-use crate::node::{Config, Effect, Event, Flaw, Node};
+use crate::node::{Event, Flaw, Node};
 use crate::ring::{Placement, Topology};
-use crate::storage::{Command, Engine, EngineOptions, MemoryDisk, StoreOptions, SyncPolicy};
+use crate::storage::{Command, Engine, MemoryDisk};
 use crate::wire::{
     Answer, Call, Format, MessageReader, Method, Reply, Sequence, decode_call, decode_reply,
     encode_answer, encode_call,
@@ -88,6 +89,24 @@ enum Coming {
         server: ServerId,
     },
     Heal,
+    /// A full disk takes bytes again.
+    Room {
+        server: ServerId,
+    },
+    /// A client's call reaches a server that stood still.
+    Call {
+        call: u64,
+        server: ServerId,
+        request: ClientRequest,
+    },
+}
+
+/// A copy of a folder.
+struct Snapshot {
+    disk: MemoryDisk,
+    position: u64,
+    folder: FolderId,
+    incarnation: Incarnation,
 }
 
 /// One server.
@@ -106,6 +125,8 @@ struct Server {
     working: bool,
     /// The moment for which a deadline is in the queue.
     deadline: u64,
+    /// It stands still until then.
+    paused_until: u64,
 }
 
 /// See the module.
@@ -129,8 +150,21 @@ pub(super) struct World {
     about: BTreeMap<(ServerId, ServerId, RequestId), (Method, Option<Key>)>,
     observer: Observer,
     summary: Summary,
-    /// At most one disk is lost in a run: two at a time are more than three replicas survive.
-    wiped: bool,
+    /// How often each fault occurs, in relation to the others.
+    weights: [u64; Fault::ALL.len()],
+    /// Servers of whose logs a bit was turned; one at most.
+    flipped: BTreeSet<ServerId>,
+    /// The server whose folder is an older copy, and that copy's number, until it has noticed.
+    older: Option<(ServerId, FolderId)>,
+    /// Older copies, of the folders that there are.
+    copies: BTreeMap<ServerId, Snapshot>,
+    keeps_copies: bool,
+    /// Hints that were durable, on disks that there still are.
+    hints: Vec<Kept>,
+    /// To which life of the other each link leads.
+    links: BTreeMap<(ServerId, ServerId), u64>,
+    /// The server whose next sync fails.
+    sync_failed: Option<ServerId>,
     calm: bool,
     /// Answers to inspections and to the last reads.
     answers: BTreeMap<u64, Result<ClientResponse, crate::model::Failure>>,
@@ -156,6 +190,17 @@ impl World {
                 (*id, Server::new(skew))
             })
             .collect();
+        let wanted = |fault: Fault| options.only.is_none_or(|only| only == fault);
+        let mut weights = numbers.weights;
+        for (fault, weight) in Fault::ALL.into_iter().zip(&mut weights) {
+            *weight = if !wanted(fault) {
+                0
+            } else if options.only.is_some() {
+                1
+            } else {
+                *weight
+            };
+        }
         let forgets = options.flaw == Some(Flaw::RetryUnderNewVersion);
         World {
             options,
@@ -166,7 +211,7 @@ impl World {
             coming: BTreeMap::new(),
             servers,
             network: Network::new(seed, numbers),
-            workload: Workload::new(seed, numbers, ids, forgets),
+            workload: Workload::new(seed, numbers, options.activity, ids, forgets),
             faults,
             disks: Random::stream(seed, "disks"),
             calls: BTreeMap::new(),
@@ -175,7 +220,14 @@ impl World {
             about: BTreeMap::new(),
             observer: Observer::default(),
             summary: Summary { runs: 1, ..Summary::default() },
-            wiped: false,
+            weights,
+            flipped: BTreeSet::new(),
+            older: None,
+            copies: BTreeMap::new(),
+            keeps_copies: weights[Fault::Old as usize] > 0,
+            sync_failed: None,
+            links: BTreeMap::new(),
+            hints: Vec::new(),
             calm: false,
             answers: BTreeMap::new(),
             trace: String::new(),
@@ -219,13 +271,19 @@ impl World {
             return;
         };
         self.now = self.now.max(at);
+        if let Some(until) = self.stands_still(&what) {
+            // Behind what else waits for it, as it came.
+            self.plan(until - self.now, what);
+            return;
+        }
         match what {
             Coming::Request { from, to, id, frame } => self.receive(from, to, id, &frame),
             Coming::Reply { from, to, id, frame } => self.receive_reply(from, to, id, &frame),
             Coming::LinkUp { at, to } => self.link_up(at, to),
             Coming::LinkDown { at, peer, life } => {
-                // A new link has taken the place of the old one already.
-                if self.servers[&peer].life == life {
+                // Unless a new link has taken the place of that one already.
+                if self.links.get(&(at, peer)).is_none_or(|linked| *linked == life) {
+                    self.links.remove(&(at, peer));
                     self.note(|| format!("{at} loses its link to {peer}"));
                     self.step(at, Event::LinkDown { peer });
                 }
@@ -257,11 +315,32 @@ impl World {
                     self.start(server);
                 }
             }
+            Coming::Room { server } => self.make_room(server),
+            Coming::Call { call, server, request } => self.reach(call, server, request),
             Coming::Heal => {
                 self.note(|| "all cuts heal".to_owned());
                 self.network.heal();
             }
         }
+    }
+
+    /// Until when the server stands still to which this would happen.
+    fn stands_still(&self, what: &Coming) -> Option<u64> {
+        let server = match what {
+            Coming::Request { to, .. } | Coming::Reply { to, .. } => to,
+            Coming::LinkUp { at, .. } | Coming::LinkDown { at, .. } => at,
+            Coming::Worked { server, .. }
+            | Coming::Deadline { server, .. }
+            | Coming::Call { server, .. } => server,
+            Coming::Free { .. }
+            | Coming::GiveUp { .. }
+            | Coming::Fault
+            | Coming::Restart { .. }
+            | Coming::Heal
+            | Coming::Room { .. } => return None,
+        };
+        let until = self.servers.get(server)?.paused_until;
+        (until > self.now).then_some(until)
     }
 
     fn moment(&self, server: &Server) -> Now {
@@ -275,211 +354,6 @@ impl World {
         if self.options.trace {
             let _ = writeln!(self.trace, "{:>11} {}", self.now, text());
         }
-    }
-
-    // ── Servers ─────────────────────────────────────────────────────────────────────────────────────────
-
-    fn start(&mut self, id: ServerId) {
-        self.lives += 1;
-        let life = self.lives;
-        let random = self.disks.next();
-        let mut config = Config::new(id, "simulated".to_owned(), self.topology.clone());
-        config.addresses = self.servers.keys().map(|id| (*id, format!("n{id}"))).collect();
-        config.repair_interval = Duration::from_secs(1);
-        config.cells = StoreOptions { memory: 200, dead_percent: 50 };
-        config.hints = StoreOptions { memory: 200, dead_percent: 50 };
-        config.first_request = life << 32;
-        config.flaw = self.options.flaw;
-        let options = EngineOptions {
-            cluster: "simulated".to_owned(),
-            server: id,
-            fresh_folder: FolderId(random),
-            segment_bytes: 1_500,
-            sync: SyncPolicy::Always,
-        };
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        let Some(disk) = server.disk.take() else { return };
-        server.life = life;
-        server.born = self.now;
-        let opened = match Engine::open(disk, options) {
-            Ok((engine, opened)) => {
-                server.engine = Some(engine);
-                opened
-            }
-            Err(error) => {
-                self.broken.push(format!("server {id} cannot open its folder: {error}"));
-                return;
-            }
-        };
-        if !opened.damaged.is_empty() {
-            self.broken.push(format!("server {id} takes a crash for damage: {:?}", opened.damaged));
-        }
-        let position = opened.cells.position;
-        let now = self.moment(&self.servers[&id]);
-        let node = Node::new(config, opened, now, random);
-        if let Some(server) = self.servers.get_mut(&id) {
-            server.node = Some(node);
-            server.deadline = u64::MAX;
-        }
-        self.note(|| format!("{id} starts, life {life}, log position {position}"));
-        self.step(id, Event::Deadline);
-        let others: Vec<_> = self.servers.keys().copied().filter(|other| *other != id).collect();
-        for other in others {
-            let (there, back) = (self.disks.between(500, 5_000), self.disks.between(500, 5_000));
-            self.plan(there, Coming::LinkUp { at: id, to: other });
-            self.plan(back, Coming::LinkUp { at: other, to: id });
-        }
-    }
-
-    /// A link comes up if both ends are there and nothing is between them; else it is tried again.
-    fn link_up(&mut self, at: ServerId, to: ServerId) {
-        if self.servers[&at].node.is_none() {
-            return;
-        }
-        let cut = self.network.is_cut(at, to) || self.network.is_cut(to, at);
-        let hello: Option<Hello> = self.servers[&to].node.as_ref().map(|node| node.hello(at));
-        match hello.filter(|_| !cut) {
-            Some(hello) => {
-                // Through the wire like everything else.
-                let mut out = BytesMut::new();
-                let sent = encode_call(Format::NATIVE, Sequence(0), &Call::Hello(hello), &mut out);
-                let message = sent.ok().and_then(|_| whole(&out.freeze()));
-                let request =
-                    message.and_then(|message| decode_call(Format::NATIVE.protocol, message).ok());
-                if let Some(Ok(Call::Hello(hello))) = request.map(|request| request.call) {
-                    self.note(|| format!("{at} has a link to {to}"));
-                    self.step(at, Event::LinkUp { hello });
-                } else {
-                    self.broken.push("a hello does not come back from its bytes".to_owned());
-                }
-            }
-            None if cut => self.plan(200_000, Coming::LinkUp { at, to }),
-            // It will link by itself when it starts.
-            None => {}
-        }
-    }
-
-    fn crash(&mut self, id: ServerId, wipe: bool) {
-        let Some(server) = self.servers.get_mut(&id).filter(|server| server.node.is_some()) else {
-            return;
-        };
-        server.node = None;
-        let life = server.life;
-        let Some(mut engine) = server.engine.take() else { return };
-        if server.working {
-            // The power goes out somewhere in the middle of the batch.
-            let operations = self.disks.below(8);
-            engine.disk_mut().cut_power_after(operations);
-            engine.execute(server.batch.drain(..), &mut Vec::new());
-        }
-        server.commands.clear();
-        server.batch.clear();
-        server.working = false;
-        let mut disk = engine.into_disk();
-        let disks = &mut self.disks;
-        disk.crash(|bound| disks.below(bound));
-        server.disk = Some(if wipe { MemoryDisk::new() } else { disk });
-        self.summary.crashes += 1;
-        self.summary.wipes += u64::from(wipe);
-        self.note(|| format!("{id} crashes{}", if wipe { " and loses its disk" } else { "" }));
-        let others: Vec<_> = self.servers.keys().copied().filter(|other| *other != id).collect();
-        for other in others {
-            let after = self.disks.between(100, 20_000);
-            self.plan(after, Coming::LinkDown { at: other, peer: id, life });
-        }
-        let lost: Vec<_> = self
-            .calls
-            .iter()
-            .filter(|(_, (_, server))| *server == id)
-            .map(|(call, (client, _))| (*call, *client))
-            .collect();
-        for (call, client) in lost {
-            self.calls.remove(&call);
-            if client != NOBODY {
-                self.tell(client, Told::Nothing);
-            }
-        }
-        let after = self.disks.between(20_000, 3_000_000);
-        self.plan(after, Coming::Restart { server: id });
-    }
-
-    fn step(&mut self, id: ServerId, event: Event) {
-        let Some(server) = self.servers.get(&id) else { return };
-        let now = self.moment(server);
-        let Some(node) = self.servers.get_mut(&id).and_then(|server| server.node.as_mut()) else {
-            return;
-        };
-        let mut effects = Vec::new();
-        node.step(now, event, &mut effects);
-        let deadline = node.next_deadline();
-        for effect in effects {
-            self.perform(id, effect);
-        }
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        let (life, born) = (server.life, server.born);
-        if let Some(at) = deadline.map(|at| (born + at.0).max(self.now))
-            && at < server.deadline
-        {
-            server.deadline = at;
-            self.plan(at - self.now, Coming::Deadline { server: id, life });
-        }
-    }
-
-    fn perform(&mut self, id: ServerId, effect: Effect) {
-        match effect {
-            Effect::Storage(command) => {
-                let Some(server) = self.servers.get_mut(&id) else { return };
-                server.commands.push(command);
-                self.work(id);
-            }
-            Effect::Send { to, id: request_id, request } => self.send(id, to, request_id, request),
-            Effect::Reply { to, id: request_id, reply } => self.reply(id, to, request_id, reply),
-            Effect::Answer { call, result } => {
-                self.note(|| format!("{id} answers call {}: {result:?}", call.0));
-                match self.calls.remove(&call.0) {
-                    Some((NOBODY, _)) => {
-                        self.answers.insert(call.0, result);
-                    }
-                    Some((client, _)) => self.tell(client, Told::Answer(result)),
-                    None => {}
-                }
-            }
-            Effect::Notice(notice) => self.note(|| format!("{id} notes: {}", notice.text)),
-            Effect::Stop { reason } => {
-                self.broken.push(format!("server {id} stops: {reason}"));
-            }
-        }
-    }
-
-    // ── Disks ───────────────────────────────────────────────────────────────────────────────────────────
-
-    /// The disk takes up all that has been ordered, if it is idle.
-    fn work(&mut self, id: ServerId) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        if server.working || server.commands.is_empty() {
-            return;
-        }
-        server.working = true;
-        server.batch = std::mem::take(&mut server.commands);
-        let life = server.life;
-        let usual = self.disks.between(80, 400);
-        let slow = if self.disks.chance(50) { self.disks.below(30_000) } else { 0 };
-        self.plan(usual + slow, Coming::Worked { server: id, life });
-    }
-
-    fn worked(&mut self, id: ServerId, life: u64) {
-        let Some(server) = self.servers.get_mut(&id).filter(|server| server.life == life) else {
-            return;
-        };
-        let Some(engine) = &mut server.engine else { return };
-        let mut completions = Vec::new();
-        engine.execute(server.batch.drain(..), &mut completions);
-        server.working = false;
-        self.summary.batches += 1;
-        for completion in completions {
-            self.step(id, Event::Completed(completion));
-        }
-        self.work(id);
     }
 
     // ── Messages ────────────────────────────────────────────────────────────────────────────────────────
@@ -518,7 +392,7 @@ impl World {
             PeerAnswer::Stored { current } => Some(*current),
             _ => None,
         };
-        if let (Some(version), Some(key)) = (said, &key) {
+        if let (Some(version), Some(key), true) = (said, &key, reply.sender.voting) {
             self.observer.hear(from, reply.sender.incarnation, key, version);
         }
         if method != Method::PeerPing {
@@ -582,6 +456,17 @@ impl World {
         let call = self.next_call;
         self.calls.insert(call, (client, server));
         self.note(|| format!("client {client} asks {server}, call {call}: {request:?}"));
+        let standing = self.servers[&server].paused_until.saturating_sub(self.now);
+        if standing > 0 && self.servers[&server].node.is_some() {
+            self.plan(standing, Coming::Call { call, server, request });
+        } else {
+            self.reach(call, server, request);
+        }
+        call
+    }
+
+    fn reach(&mut self, call: u64, server: ServerId, request: ClientRequest) {
+        let Some((client, _)) = self.calls.get(&call).copied() else { return };
         if self.servers[&server].node.is_some() {
             self.step(server, Event::Call { call: CallId(call), request });
         } else {
@@ -591,7 +476,6 @@ impl World {
                 self.tell(client, Told::Nothing);
             }
         }
-        call
     }
 
     fn tell(&mut self, client: usize, told: Told) {
@@ -600,82 +484,6 @@ impl World {
         }
         let next = self.workload.told(client, self.now, told);
         self.client_does(client, next);
-    }
-
-    // ── Faults ──────────────────────────────────────────────────────────────────────────────────────────
-
-    fn plan_fault(&mut self) {
-        if self.numbers.fault_every > 0 && !self.calm {
-            let after = self.faults.below(2 * self.numbers.fault_every * 1_000);
-            self.plan(after, Coming::Fault);
-        }
-    }
-
-    fn fault(&mut self) {
-        // Let the cluster come to life first.
-        if self.calm || self.now < 1_200_000 {
-            return;
-        }
-        let ids: Vec<_> = self.servers.keys().copied().collect();
-        let Some(id) = self.faults.pick(&ids).copied() else { return };
-        let Numbers { crash, cut, jump, wipe, .. } = self.numbers;
-        let dice = self.faults.below(crash + cut + jump + wipe);
-        if dice < crash {
-            self.crash(id, false);
-            // Now and then everyone at once, as when the power fails.
-            if self.faults.chance(60) {
-                ids.into_iter().for_each(|id| self.crash(id, false));
-            }
-        } else if dice < crash + cut {
-            let shape = self.network.cut(&ids);
-            self.summary.cuts += 1;
-            self.note(|| shape);
-            let after = self.faults.between(50_000, 3_000_000);
-            self.plan(after, Coming::Heal);
-        } else if dice < crash + cut + jump {
-            let most = self.numbers.skew as i64 * 1_000_000;
-            let skew = self.faults.below(2 * most as u64 + 1) as i64 - most;
-            self.summary.jumps += 1;
-            self.note(|| format!("the clock of {id} jumps to {skew} µs off"));
-            if let Some(server) = self.servers.get_mut(&id) {
-                server.skew = skew;
-            }
-        } else if !self.wiped {
-            // One that votes, so that what it held counts; and no one else may be missing what it held.
-            let votes = |server: &Server| server.node.as_ref().is_some_and(Node::is_voting);
-            if self.servers.values().all(votes) {
-                self.wiped = true;
-                self.crash(id, true);
-            }
-        }
-    }
-
-    fn calm_down(&mut self, ids: &[ServerId]) {
-        self.note(|| "faults stop".to_owned());
-        self.calm = true;
-        self.network.calm();
-        for id in ids {
-            if self.servers[id].node.is_none() {
-                self.start(*id);
-            }
-        }
-    }
-}
-
-impl Server {
-    fn new(skew: i64) -> Server {
-        Server {
-            life: 0,
-            born: 0,
-            node: None,
-            engine: None,
-            disk: Some(MemoryDisk::new()),
-            skew,
-            commands: Vec::new(),
-            batch: Vec::new(),
-            working: false,
-            deadline: u64::MAX,
-        }
     }
 }
 

@@ -145,6 +145,11 @@ pub enum Completion {
         /// Of which command.
         ticket: Ticket,
     },
+    /// The identity found no space: what is there is the former one. To be saved again later.
+    IdentityUnsaved {
+        /// Of which command.
+        ticket: Ticket,
+    },
     /// The storage can no longer be trusted: a sync failed, or what a failed write left behind could not be cut
     /// away. The server must stop; opening the folder again recovers what is durable.
     Broken {

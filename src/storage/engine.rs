@@ -118,8 +118,6 @@ pub struct Engine<D> {
     options: EngineOptions,
     cells: Writer,
     hints: Writer,
-    /// An identity that found no space, tried again with the next batch.
-    unsaved: Option<(Ticket, Box<Identity>)>,
     broken: bool,
 }
 
@@ -191,7 +189,6 @@ impl<D: Disk> Engine<D> {
             options,
             cells: Writer::new(Log::Cells, owner, cells),
             hints: Writer::new(Log::Hints, owner, hints),
-            unsaved: None,
             broken: false,
         };
         Ok((engine, Opened { identity, cells: cells_found, hints: hints_found, damaged }))
@@ -247,9 +244,6 @@ impl<D: Disk> Engine<D> {
         commands: impl IntoIterator<Item = Command>,
         completions: &mut Vec<Completion>,
     ) -> Result<(), Broken> {
-        if let Some((ticket, identity)) = self.unsaved.take() {
-            self.save(ticket, identity, completions)?;
-        }
         for command in commands {
             match command {
                 Command::Append { log, ticket, record } => {
@@ -281,7 +275,7 @@ impl<D: Disk> Engine<D> {
                     completions.push(Completion::Removed { log, segment });
                 }
                 Command::SaveIdentity { ticket, identity } => {
-                    self.save(ticket, identity, completions)?;
+                    self.save(ticket, &identity, completions)?;
                 }
             }
         }
@@ -304,12 +298,14 @@ impl<D: Disk> Engine<D> {
     fn save(
         &mut self,
         ticket: Ticket,
-        identity: Box<Identity>,
+        identity: &Identity,
         completions: &mut Vec<Completion>,
     ) -> Result<(), Broken> {
-        match save_identity(&mut self.disk, &identity) {
+        match save_identity(&mut self.disk, identity) {
             Ok(()) => completions.push(Completion::IdentitySaved { ticket }),
-            Err(broken) if is_full(&broken.error) => self.unsaved = Some((ticket, identity)),
+            Err(broken) if is_full(&broken.error) => {
+                completions.push(Completion::IdentityUnsaved { ticket });
+            }
             Err(broken) => return Err(broken),
         }
         Ok(())

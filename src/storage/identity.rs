@@ -74,6 +74,16 @@ struct PeerForm {
     folder: u64,
     replaced: bool,
     position: u64,
+    // Left out where they are 0, as they were before there were any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    session: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    before: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Identity {
@@ -113,6 +123,8 @@ impl From<&Identity> for IdentityForm {
             folder: remembered.folder.0,
             replaced: remembered.replaced,
             position: remembered.position,
+            session: remembered.session,
+            before: remembered.before,
         };
         IdentityForm {
             cluster: identity.cluster.clone(),
@@ -135,6 +147,8 @@ impl From<IdentityForm> for Identity {
                 folder: FolderId(peer.folder),
                 replaced: peer.replaced,
                 position: peer.position,
+                session: peer.session,
+                before: peer.before,
             };
             (ServerId(peer.server), remembered)
         };
@@ -162,6 +176,8 @@ mod tests {
             folder: FolderId(u64::MAX),
             replaced: true,
             position: 9,
+            session: 5,
+            before: 8,
         };
         let identity = Identity {
             cluster: "demo \"1\"".to_owned(),

@@ -141,6 +141,11 @@ impl MemoryDisk {
         self.sync_fails = true;
     }
 
+    /// The next sync succeeds after all.
+    pub fn stop_failing(&mut self) {
+        self.sync_fails = false;
+    }
+
     /// After this many more changing operations every one fails, until [`MemoryDisk::crash`].
     pub fn cut_power_after(&mut self, operations: u64) {
         self.power_for = Some(operations);

@@ -365,7 +365,9 @@ impl Store {
                 self.may_compact = true;
                 None
             }
-            Completion::IdentitySaved { .. } | Completion::Broken { .. } => None,
+            Completion::IdentitySaved { .. }
+            | Completion::IdentityUnsaved { .. }
+            | Completion::Broken { .. } => None,
         };
         self.compact(commands);
         news

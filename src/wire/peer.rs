@@ -42,6 +42,9 @@ pub(super) fn hello_out(hello: &Hello) -> wire::PeerHello {
         remembered_folder: hello.remembers.map(|r| r.folder.0 as i64),
         remembered_position: hello.remembers.map(|r| r.position as i64),
         secret: hello.secret.clone(),
+        session: Some(hello.session as i64),
+        remembered_session: hello.remembers.map(|r| r.session as i64),
+        remembered_before: hello.remembers.map(|r| r.before as i64),
     }
 }
 
@@ -53,6 +56,8 @@ pub(super) fn hello_in(hello: wire::PeerHello) -> Result<Hello, Error> {
                 folder: FolderId(folder as u64),
                 replaced: false,
                 position: position as u64,
+                session: hello.remembered_session.unwrap_or(0) as u64,
+                before: hello.remembered_before.unwrap_or(0) as u64,
             }),
             (_, _, _) => None,
         };
@@ -64,6 +69,7 @@ pub(super) fn hello_in(hello: wire::PeerHello) -> Result<Hello, Error> {
         folder: FolderId(hello.folder as u64),
         voting: hello.voting,
         position: hello.position as u64,
+        session: hello.session.unwrap_or(0) as u64,
         remembers,
         secret: hello.secret,
     })
@@ -77,6 +83,7 @@ fn sender_out(sender: &Sender) -> wire::PeerSender {
         position: sender.position as i64,
         known_servers: known.iter().map(|(server, _)| server.0.into()).collect(),
         known_incarnations: known.iter().map(|(_, known)| incarnation_out(*known)).collect(),
+        session: Some(sender.session as i64),
     }
 }
 
@@ -92,6 +99,7 @@ fn sender_in(sender: wire::PeerSender) -> Result<Sender, Error> {
         incarnation: incarnation_in(sender.incarnation)?,
         voting: sender.voting,
         position: sender.position as u64,
+        session: sender.session.unwrap_or(0) as u64,
         known: pairs.map(known).collect::<Result<_, Error>>()?,
     })
 }
@@ -328,7 +336,7 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
                 incarnation: incarnation_in(reply.incarnation)?,
                 folder: FolderId(reply.folder as u64),
                 replaced: reply.replaced,
-                position: 0,
+                ..Remembered::default()
             };
             let known = remembered.incarnation != Incarnation::NONE;
             let remembered = known.then_some(remembered);

@@ -55,11 +55,14 @@ fn hello() -> impl Strategy<Value = Hello> {
             folder: FolderId(folder),
             voting,
             position: topology ^ folder,
+            session: folder.rotate_left(7),
             remembers: remembers.map(|(incarnation, folder, position)| Remembered {
                 incarnation: Incarnation(incarnation),
                 folder: FolderId(folder),
                 replaced: false,
                 position,
+                session: folder ^ position,
+                before: position >> 1,
             }),
             secret: voting.then(|| "secret".to_owned()),
         })
@@ -147,7 +150,8 @@ fn sender() -> impl Strategy<Value = Sender> {
             let known =
                 known.into_iter().map(|(server, life)| (ServerId(server), Incarnation(life)));
             let incarnation = Incarnation(incarnation);
-            Sender { incarnation, voting, position, known: known.collect() }
+            let session = position.rotate_left(9);
+            Sender { incarnation, voting, position, session, known: known.collect() }
         },
     )
 }
@@ -193,7 +197,7 @@ fn peer_answers() -> impl Strategy<Value = (PeerRequest, PeerAnswer)> {
                 incarnation: Incarnation(incarnation),
                 folder: FolderId(folder),
                 replaced,
-                position: 0,
+                ..Remembered::default()
             });
             (join.clone(), PeerAnswer::Joined { recorded, remembered })
         }),

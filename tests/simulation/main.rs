@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chord::sim::{Flaw, Options, Profile, Summary, replay, run};
+use chord::sim::{Activity, Flaw, Options, Profile, Summary, replay, run};
 
 /// Threads: what a small machine has.
 const JOBS: usize = 2;
@@ -22,7 +22,8 @@ fn search(seeds: u64, profile: Profile, flaw: Option<Flaw>) -> (Summary, Option<
                     if seed >= seeds {
                         break;
                     }
-                    let options = Options { seed, profile, flaw, trace: false };
+                    let (activity, only, trace) = (Activity::Any, None, false);
+                    let options = Options { seed, profile, activity, only, flaw, trace };
                     let report = run(options);
                     let mut total = total.lock().unwrap();
                     total.0.add(&report.summary);
@@ -48,11 +49,13 @@ fn search(seeds: u64, profile: Profile, flaw: Option<Flaw>) -> (Summary, Option<
 #[test]
 fn two_thousand_clusters_without_a_violation() {
     let shares = [
-        (Profile::Mixed, 900),
-        (Profile::Crashes, 300),
-        (Profile::Cuts, 300),
-        (Profile::Clocks, 200),
-        (Profile::Wipes, 200),
+        (Profile::Mixed, 600),
+        (Profile::Crashes, 200),
+        (Profile::Cuts, 250),
+        (Profile::Clocks, 150),
+        (Profile::Wipes, 150),
+        (Profile::Disks, 450),
+        (Profile::Pauses, 100),
         (Profile::Calm, 100),
     ];
     let mut total = Summary::default();
@@ -101,7 +104,14 @@ fn retrying_under_a_new_version_is_caught() {
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     for profile in Profile::ALL {
         for seed in [1, 77] {
-            let options = Options { seed, profile, flaw: None, trace: true };
+            let options = Options {
+                seed,
+                profile,
+                activity: Activity::Any,
+                only: None,
+                flaw: None,
+                trace: true,
+            };
             let (first, second) = (run(options), run(options));
             assert!(first.trace.len() > 1_000, "the trace is empty");
             assert!(first.trace == second.trace, "seed {seed} of {} differs", profile.name());
@@ -112,7 +122,16 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 
 #[test]
 fn another_seed_gives_another_trace() {
-    let trace =
-        |seed| run(Options { seed, profile: Profile::Mixed, flaw: None, trace: true }).trace;
+    let trace = |seed| {
+        run(Options {
+            seed,
+            profile: Profile::Mixed,
+            activity: Activity::Any,
+            only: None,
+            flaw: None,
+            trace: true,
+        })
+        .trace
+    };
     assert_ne!(trace(1), trace(2));
 }

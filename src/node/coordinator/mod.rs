@@ -107,6 +107,11 @@ impl Coordinator {
         self.unanswered
     }
 
+    /// Operations that are not over.
+    pub(super) fn in_hand(&self) -> usize {
+        self.operations.len()
+    }
+
     pub(super) fn put(
         &mut self,
         turn: &mut Turn<'_>,

@@ -38,6 +38,8 @@ struct Member {
 #[derive(Debug)]
 pub(super) struct Membership {
     me: ServerId,
+    /// Of this process.
+    session: u64,
     voting: bool,
     incarnation: Incarnation,
     members: BTreeMap<ServerId, Member>,
@@ -100,6 +102,7 @@ impl Membership {
         let others = servers.into_iter().filter(|server| *server != me);
         Membership {
             me,
+            session: config.first_request,
             voting: identity.voting,
             incarnation: identity.incarnation,
             members: others.map(|server| (server, member(server))).collect(),
@@ -127,6 +130,7 @@ impl Membership {
             incarnation: self.incarnation,
             voting: self.voting,
             position,
+            session: self.session,
             known: self.neighbours.iter().filter_map(known).collect(),
         }
     }
@@ -214,6 +218,9 @@ impl Membership {
     }
 }
 
+/// Of a peer that has recorded its new life here and not introduced itself in it.
+pub(super) const NO_SESSION: u64 = 0;
+
 /// Takes a peer's own word on its life into what is durably remembered. Returns whether that changed more than the
 /// position.
 pub(super) fn remember(
@@ -221,26 +228,28 @@ pub(super) fn remember(
     server: ServerId,
     incarnation: Incarnation,
     folder: crate::model::FolderId,
+    session: u64,
     position: u64,
 ) -> bool {
     if incarnation == Incarnation::NONE {
         return false;
     }
+    let fresh = Remembered { incarnation, folder, replaced: false, position, session, before: 0 };
     match peers.get_mut(&server) {
         Some(remembered) if remembered.incarnation > incarnation => false,
         Some(remembered) if remembered.incarnation == incarnation => {
-            if remembered.folder == folder {
-                remembered.position = remembered.position.max(position);
+            if remembered.folder == folder && session != NO_SESSION {
+                remembered.note(session, position);
             }
             false
         }
         Some(remembered) => {
             let replaced = remembered.replaced || remembered.folder != folder;
-            *remembered = Remembered { incarnation, folder, replaced, position };
+            *remembered = Remembered { replaced, ..fresh };
             true
         }
         None => {
-            peers.insert(server, Remembered { incarnation, folder, replaced: false, position });
+            peers.insert(server, fresh);
             true
         }
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use super::super::history::Operation;
 use super::super::oracle::{Verdict, judge};
+use super::super::workload::is_at_one;
 use super::Evidence;
 use crate::model::Key;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let mut keys: BTreeMap<&Key, Vec<&Operation>> = BTreeMap::new();
-    for operation in evidence.operations {
+    for operation in evidence.operations.iter().filter(|operation| !is_at_one(&operation.key)) {
         keys.entry(&operation.key).or_default().push(operation);
     }
     let verdict = |(key, operations): (&Key, Vec<&Operation>)| match judge(&operations) {

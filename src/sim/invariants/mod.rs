@@ -1,12 +1,18 @@
 //! What must hold at the end of every run: one property a file.
 
+mod acknowledged;
 mod agreement;
+mod bounds;
 mod causal;
 mod exercised;
+mod hints;
 mod linearizable;
 mod never_older;
 mod settled;
+mod thin_air;
+mod twice;
 
+pub(super) use hints::Kept;
 pub(super) use never_older::Observer;
 
 use std::collections::BTreeMap;
@@ -26,14 +32,23 @@ pub(super) struct Evidence<'a> {
     pub(super) contents: &'a BTreeMap<ServerId, Vec<(Key, Cell)>>,
     pub(super) statuses: &'a BTreeMap<ServerId, Status>,
     pub(super) observer: &'a Observer,
+    /// Hints that were durable.
+    pub(super) hints: &'a [Kept],
+    /// What each node has in hand at the end.
+    pub(super) in_hand: &'a BTreeMap<ServerId, usize>,
     pub(super) summary: &'a Summary,
 }
 
 /// All violations, each with the name of its property.
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     type Check = fn(&Evidence<'_>) -> Vec<String>;
-    let properties: [(&'static str, Check); 6] = [
+    let properties: [(&'static str, Check); 11] = [
         ("linearizable", linearizable::check),
+        ("acknowledged", acknowledged::check),
+        ("thin air", thin_air::check),
+        ("twice", twice::check),
+        ("hints", hints::check),
+        ("bounds", bounds::check),
         ("causal", causal::check),
         ("agreement", agreement::check),
         ("never older", never_older::check),

@@ -13,7 +13,12 @@ pub(in super::super) struct Observer {
 }
 
 impl Observer {
-    /// A replica has said that it durably holds this.
+    /// An older copy of the server's folder was put back: until it notices, it may say what it said before.
+    pub(in super::super) fn forgive(&mut self, server: ServerId) {
+        self.said.retain(|(said, _, _), _| *said != server);
+    }
+
+    /// A voting replica has said that it durably holds this.
     pub(in super::super) fn hear(
         &mut self,
         server: ServerId,

@@ -115,8 +115,10 @@ impl World {
                     }
                 };
                 let (key, end) = (key.clone(), self.now);
-                let (client, kind) = (NOBODY, Kind::Write(value));
-                self.workload.operations.push(Operation { client, key, kind, start, end, outcome });
+                let (client, server, level, kind) =
+                    (NOBODY, *id, Level::Quorum, Kind::Write(value));
+                let operation = Operation { client, server, level, key, kind, start, end, outcome };
+                self.workload.operations.push(operation);
             }
         }
     }
@@ -142,8 +144,9 @@ impl World {
                     }
                 };
                 let (key, end) = (key.clone(), self.now);
-                let (client, kind) = (NOBODY, Kind::Read);
-                self.workload.operations.push(Operation { client, key, kind, start, end, outcome });
+                let (client, server, level, kind) = (NOBODY, *id, Level::Quorum, Kind::Read);
+                let operation = Operation { client, server, level, key, kind, start, end, outcome };
+                self.workload.operations.push(operation);
             }
         }
     }
@@ -175,6 +178,20 @@ impl World {
             summary.written_back += count("reads_written_back");
             summary.repaired += count("cells_repaired");
         }
+        let mut violations = self.broken.clone();
+        if let Some((server, folder)) = self.older {
+            if self.servers[&server].node.as_ref().is_some_and(|node| node.folder() == folder) {
+                violations.push(format!(
+                    "server {server} has not noticed that its folder is an older copy"
+                ));
+            } else {
+                self.summary.old_copies_found += 1;
+            }
+        }
+        let in_hand = |(id, server): (&ServerId, &super::Server)| {
+            (*id, server.node.as_ref().map_or(0, crate::node::Node::in_hand))
+        };
+        let in_hand = self.servers.iter().map(in_hand).collect();
         let evidence = Evidence {
             operations: &self.workload.operations,
             out_of_order: &self.workload.out_of_order,
@@ -182,9 +199,10 @@ impl World {
             contents: &contents,
             statuses: &statuses,
             observer: &self.observer,
+            hints: &self.hints,
+            in_hand: &in_hand,
             summary: &self.summary,
         };
-        let mut violations = self.broken.clone();
         violations.extend(check(&evidence));
         Report { summary: self.summary, violations, trace: self.trace }
     }

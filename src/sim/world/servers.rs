@@ -1,0 +1,361 @@
+//! The servers of a world: their lives, their links, their disks.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::{Coming, NOBODY, Server, Snapshot, World, whole};
+use crate::model::{FolderId, Hello, Key, ServerId};
+use crate::node::{Config, Effect, Event, Node};
+use crate::sim::invariants::Kept;
+use crate::sim::workload::Told;
+use crate::storage::{
+    Command, Completion, Engine, EngineOptions, Log, MemoryDisk, Opened, Record, StoreOptions,
+    SyncPolicy, Ticket,
+};
+use crate::wire::{Call, Format, Sequence, decode_call, encode_call};
+
+/// How a server comes back.
+#[derive(Clone, Debug)]
+pub(super) enum Return {
+    /// With what its disk has kept.
+    Same,
+    /// With an empty folder.
+    Empty,
+    /// With some bit of its log turned.
+    Flipped,
+    /// With this older copy of its folder.
+    Older(MemoryDisk),
+}
+
+impl World {
+    pub(super) fn start(&mut self, id: ServerId) {
+        self.lives += 1;
+        let life = self.lives;
+        let random = self.disks.next();
+        let mut config = Config::new(id, "simulated".to_owned(), self.topology.clone());
+        config.addresses = self.servers.keys().map(|id| (*id, format!("n{id}"))).collect();
+        config.repair_interval = Duration::from_secs(1);
+        config.cells = StoreOptions { memory: 200, dead_percent: 50 };
+        config.hints = StoreOptions { memory: 200, dead_percent: 50 };
+        config.first_request = life << 32;
+        config.flaw = self.options.flaw;
+        let options = EngineOptions {
+            cluster: "simulated".to_owned(),
+            server: id,
+            fresh_folder: FolderId(random),
+            segment_bytes: 1_500,
+            sync: SyncPolicy::Always,
+        };
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        let Some(disk) = server.disk.take() else { return };
+        let copy = self.keeps_copies.then(|| disk.clone());
+        server.life = life;
+        server.born = self.now;
+        let opened = match Engine::open(disk, options) {
+            Ok((engine, opened)) => {
+                server.engine = Some(engine);
+                opened
+            }
+            Err(error) => {
+                self.broken.push(format!("server {id} cannot open its folder: {error}"));
+                return;
+            }
+        };
+        if !opened.damaged.is_empty() {
+            if self.flipped.contains(&id) {
+                self.summary.damage_found += 1;
+            } else {
+                let what = format!("server {id} takes a crash for damage: {:?}", opened.damaged);
+                self.broken.push(what);
+            }
+        }
+        let position = opened.cells.position;
+        self.keep_copy(id, copy, &opened);
+        let now = self.moment(&self.servers[&id]);
+        let node = Node::new(config, opened, now, random);
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.node = Some(node);
+            server.deadline = u64::MAX;
+        }
+        self.note(|| format!("{id} starts, life {life}, log position {position}"));
+        self.step(id, Event::Deadline);
+        let others: Vec<_> = self.servers.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            let (there, back) = (self.disks.between(500, 5_000), self.disks.between(500, 5_000));
+            self.plan(there, Coming::LinkUp { at: id, to: other });
+            self.plan(back, Coming::LinkUp { at: other, to: id });
+        }
+    }
+
+    /// A link comes up if both ends are there and nothing is between them; else it is tried again.
+    /// Keeps the first copy of a folder that something was in: the older, the better.
+    fn keep_copy(&mut self, id: ServerId, copy: Option<MemoryDisk>, opened: &Opened) {
+        let Some(disk) = copy else { return };
+        let identity = &opened.identity;
+        let (folder, incarnation) = (identity.folder, identity.incarnation);
+        let position = opened.cells.position;
+        let same_folder =
+            |kept: &Snapshot| kept.folder == folder && kept.incarnation == incarnation;
+        if identity.voting && !self.copies.get(&id).is_some_and(same_folder) {
+            self.copies.insert(id, Snapshot { disk, position, folder, incarnation });
+        }
+    }
+
+    pub(super) fn link_up(&mut self, at: ServerId, to: ServerId) {
+        if self.servers[&at].node.is_none() {
+            return;
+        }
+        let cut = self.network.is_cut(at, to) || self.network.is_cut(to, at);
+        let hello: Option<Hello> = self.servers[&to].node.as_ref().map(|node| node.hello(at));
+        match hello.filter(|_| !cut) {
+            Some(hello) => {
+                // Through the wire like everything else.
+                let mut out = BytesMut::new();
+                let sent = encode_call(Format::NATIVE, Sequence(0), &Call::Hello(hello), &mut out);
+                let message = sent.ok().and_then(|_| whole(&out.freeze()));
+                let request =
+                    message.and_then(|message| decode_call(Format::NATIVE.protocol, message).ok());
+                if let Some(Ok(Call::Hello(hello))) = request.map(|request| request.call) {
+                    let life = self.servers[&to].life;
+                    self.links.insert((at, to), life);
+                    self.note(|| format!("{at} has a link to {to}"));
+                    self.step(at, Event::LinkUp { hello });
+                } else {
+                    self.broken.push("a hello does not come back from its bytes".to_owned());
+                }
+            }
+            None if cut => self.plan(200_000, Coming::LinkUp { at, to }),
+            // It will link by itself when it starts.
+            None => {}
+        }
+    }
+
+    /// The power goes out at a server, and comes back later.
+    pub(super) fn crash(&mut self, id: ServerId, comes_back: Return) {
+        let Some(server) = self.servers.get_mut(&id).filter(|server| server.node.is_some()) else {
+            return;
+        };
+        if self.sync_failed == Some(id) {
+            self.sync_failed = None;
+        }
+        server.node = None;
+        let life = server.life;
+        let Some(mut engine) = server.engine.take() else { return };
+        if server.working {
+            // The power goes out somewhere in the middle of the batch.
+            let operations = self.disks.below(8);
+            engine.disk_mut().cut_power_after(operations);
+            engine.execute(server.batch.drain(..), &mut Vec::new());
+        }
+        server.commands.clear();
+        server.batch.clear();
+        server.working = false;
+        let mut disk = engine.into_disk();
+        let disks = &mut self.disks;
+        disk.crash(|bound| disks.below(bound));
+        disk.set_capacity(None);
+        server.paused_until = 0;
+        let what = match comes_back {
+            Return::Same => {
+                server.disk = Some(disk);
+                ""
+            }
+            Return::Empty => {
+                server.disk = Some(MemoryDisk::new());
+                self.summary.wipes += 1;
+                " and loses its disk"
+            }
+            Return::Flipped => {
+                let flipped = flip(&mut disk, |bound| disks.below(bound));
+                self.summary.flips += u64::from(flipped);
+                server.disk = Some(disk);
+                " and a bit of its log turns"
+            }
+            Return::Older(copy) => {
+                server.disk = Some(copy);
+                self.summary.old_copies += 1;
+                self.observer.forgive(id);
+                " and an older copy of its folder is put back"
+            }
+        };
+        if !what.is_empty() {
+            self.hints.retain(|hint| hint.holder != id);
+        }
+        self.summary.crashes += 1;
+        self.note(|| format!("{id} crashes{what}"));
+        let others: Vec<_> = self.servers.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            let after = self.disks.between(100, 20_000);
+            self.plan(after, Coming::LinkDown { at: other, peer: id, life });
+        }
+        let lost: Vec<_> = self
+            .calls
+            .iter()
+            .filter(|(_, (_, server))| *server == id)
+            .map(|(call, (client, _))| (*call, *client))
+            .collect();
+        for (call, client) in lost {
+            self.calls.remove(&call);
+            if client != NOBODY {
+                self.tell(client, Told::Nothing);
+            }
+        }
+        let after = self.disks.between(20_000, 3_000_000);
+        self.plan(after, Coming::Restart { server: id });
+    }
+
+    pub(super) fn step(&mut self, id: ServerId, event: Event) {
+        let Some(server) = self.servers.get(&id) else { return };
+        let now = self.moment(server);
+        let Some(node) = self.servers.get_mut(&id).and_then(|server| server.node.as_mut()) else {
+            return;
+        };
+        let mut effects = Vec::new();
+        node.step(now, event, &mut effects);
+        let deadline = node.next_deadline();
+        for effect in effects {
+            // It may have come to its end in the middle of them.
+            if self.servers[&id].node.is_none() {
+                return;
+            }
+            self.perform(id, effect);
+        }
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        let (life, born) = (server.life, server.born);
+        if let Some(at) = deadline.map(|at| (born + at.0).max(self.now))
+            && at < server.deadline
+        {
+            server.deadline = at;
+            self.plan(at - self.now, Coming::Deadline { server: id, life });
+        }
+    }
+
+    fn perform(&mut self, id: ServerId, effect: Effect) {
+        match effect {
+            Effect::Storage(command) => {
+                let Some(server) = self.servers.get_mut(&id) else { return };
+                server.commands.push(command);
+                self.work(id);
+            }
+            Effect::Send { to, id: request_id, request } => self.send(id, to, request_id, request),
+            Effect::Reply { to, id: request_id, reply } => self.reply(id, to, request_id, reply),
+            Effect::Answer { call, result } => {
+                self.note(|| format!("{id} answers call {}: {result:?}", call.0));
+                match self.calls.remove(&call.0) {
+                    Some((NOBODY, _)) => {
+                        self.answers.insert(call.0, result);
+                    }
+                    Some((client, _)) => self.tell(client, Told::Answer(result)),
+                    None => {}
+                }
+            }
+            Effect::Notice(notice) => self.note(|| format!("{id} notes: {}", notice.text)),
+            Effect::Stop { reason } => {
+                // Rightly, after a failed sync; the operator starts it again.
+                if std::mem::take(&mut self.sync_failed) == Some(id) {
+                    self.summary.stops += 1;
+                    self.crash(id, Return::Same);
+                } else {
+                    self.broken.push(format!("server {id} stops: {reason}"));
+                }
+            }
+        }
+    }
+
+    // ── Disks ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// The disk takes up all that has been ordered, if it is idle.
+    fn work(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        if server.working || server.commands.is_empty() {
+            return;
+        }
+        server.working = true;
+        server.batch = std::mem::take(&mut server.commands);
+        let life = server.life;
+        let usual = self.disks.between(80, 400);
+        let slow = if self.disks.chance(50) { self.disks.below(30_000) } else { 0 };
+        self.plan(usual + slow, Coming::Worked { server: id, life });
+    }
+
+    pub(super) fn worked(&mut self, id: ServerId, life: u64) {
+        let Some(server) = self.servers.get_mut(&id).filter(|server| server.life == life) else {
+            return;
+        };
+        let Some(engine) = &mut server.engine else { return };
+        let ordered: Vec<_> = server.batch.iter().filter_map(|command| hint(id, command)).collect();
+        let mut completions = Vec::new();
+        engine.execute(server.batch.drain(..), &mut completions);
+        server.working = false;
+        for completion in &completions {
+            if let Completion::Appended { log: Log::Hints, ticket, result: Ok(_), .. } = completion
+            {
+                let kept = ordered.iter().filter(|(ordered, _)| ordered == ticket);
+                self.hints.extend(kept.map(|(_, hint)| hint.clone()));
+            }
+        }
+        self.summary.batches += 1;
+        for completion in completions {
+            if self.servers[&id].life != life {
+                return;
+            }
+            self.step(id, Event::Completed(completion));
+        }
+        self.work(id);
+    }
+}
+
+/// The hint that a command has appended.
+fn hint(holder: ServerId, command: &Command) -> Option<(Ticket, Kept)> {
+    let Command::Append { log: Log::Hints, ticket, record: Record::Put { key, cell } } = command
+    else {
+        return None;
+    };
+    // A hint's key: 0, the target, the place.
+    match *key.as_bytes() {
+        [0, high, low, ref place @ ..] => {
+            let target = ServerId(u16::from_be_bytes([high, low]));
+            let (place, version) = (Key::bound(place.to_vec()), cell.version);
+            Some((*ticket, Kept { holder, target, place, version }))
+        }
+        _ => None,
+    }
+}
+
+/// Turns a bit of a sealed segment, or of a key file. What the last segment holds could pass for torn by the crash,
+/// and that is the limit of what can be noticed.
+fn flip(disk: &mut MemoryDisk, mut random: impl FnMut(u64) -> u64) -> bool {
+    let files: Vec<_> = disk
+        .files()
+        .into_iter()
+        .filter(|(name, length)| name.starts_with("cells/") && *length > 0)
+        .collect();
+    let last =
+        files.iter().filter(|(name, _)| name.ends_with(".log")).map(|(name, _)| name.clone()).max();
+    let sealed: Vec<_> =
+        files.into_iter().filter(|(name, _)| Some(name) != last.as_ref()).collect();
+    if sealed.is_empty() {
+        return false;
+    }
+    let (name, length) = &sealed[random(sealed.len() as u64) as usize];
+    disk.flip(name, random(*length) as usize, random(8) as u8)
+}
+
+impl Server {
+    pub(super) fn new(skew: i64) -> Server {
+        Server {
+            life: 0,
+            born: 0,
+            node: None,
+            engine: None,
+            disk: Some(MemoryDisk::new()),
+            skew,
+            commands: Vec::new(),
+            batch: Vec::new(),
+            working: false,
+            deadline: u64::MAX,
+            paused_until: 0,
+        }
+    }
+}
