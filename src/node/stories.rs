@@ -55,6 +55,7 @@ struct Stage {
     now: u64,
     actors: BTreeMap<ServerId, Actor>,
     messages: VecDeque<Message>,
+    copies: BTreeMap<ServerId, MemoryDisk>,
     held: BTreeSet<ServerId>,
     stalled: BTreeSet<ServerId>,
     next_call: u64,
@@ -142,6 +143,28 @@ impl Runner for Stage {
             "crash" => {
                 let server = self.server(args.next_pos())?;
                 self.crash(server);
+            }
+            "copy" => {
+                let server = self.server(args.next_pos())?;
+                let disk = self.actor(server).disk.clone().ok_or("it is running")?;
+                self.copies.insert(server, disk);
+            }
+            "put-back" => {
+                let server = self.server(args.next_pos())?;
+                let copy = self.copies.get(&server).cloned().ok_or("there is no copy")?;
+                self.actor(server).disk = Some(copy);
+            }
+            "fill" => {
+                let room: u64 = args.take_key("room").unwrap_or("0").parse()?;
+                let server = self.server(args.next_pos())?;
+                let disk = self.actor(server).engine.as_mut().ok_or("it is down")?.disk_mut();
+                let used: u64 = disk.files().iter().map(|(_, length)| length).sum();
+                disk.set_capacity(Some(used + room));
+            }
+            "empty" => {
+                let server = self.server(args.next_pos())?;
+                let disk = self.actor(server).engine.as_mut().ok_or("it is down")?.disk_mut();
+                disk.set_capacity(None);
             }
             "wipe" => {
                 let server = self.server(args.next_pos())?;
