@@ -17,8 +17,9 @@ Examples:
   chord-sim --seeds 100000                 a hundred thousand clusters
   chord-sim --seed 42 --trace              one, with everything that happened
   chord-sim --flaw no-write-back           a rule left out: it should be caught
+  chord-sim --only full --workload scans   one fault, one workload
 
-Exit codes: 0 nothing found; 1 a violation; 2 usage."
+Exit codes: 0 nothing found; 1 a violation, or a thousand clusters in which something never happened; 2 usage."
 )]
 struct Flags {
     /// How many clusters.
@@ -33,7 +34,10 @@ struct Flags {
     /// Print everything that happened, of one cluster.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks or pauses.
+    /// Write what clients did and were told into this file, of one cluster: one operation a line of JSON.
+    #[arg(long, requires = "seed", value_name = "FILE")]
+    history: Option<std::path::PathBuf>,
+    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks, pauses, lives or restarts.
     #[arg(long)]
     profile: Option<Profile>,
     /// What clients do: any, hot, many, deletes, scans or one.
@@ -42,7 +46,7 @@ struct Flags {
     /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip or old.
     #[arg(long, value_name = "FAULT")]
     only: Option<Fault>,
-    /// Leave out a rule: ack-before-sync, no-write-back, clock-versions or retry-under-new-version.
+    /// Leave out a rule; docs/testing.md has the list.
     #[arg(long, value_parser = flaw)]
     flaw: Option<Flaw>,
     /// Clusters at a time.
@@ -52,6 +56,9 @@ struct Flags {
     #[arg(long)]
     keep_going: bool,
 }
+
+/// Clusters that should have exercised everything.
+const ENOUGH: u64 = 1_000;
 
 fn flaw(text: &str) -> Result<Flaw, String> {
     let names = || Flaw::ALL.map(Flaw::name).join(", ");
@@ -68,7 +75,8 @@ fn flaw(text: &str) -> Result<Flaw, String> {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let profile = flags.profile.or(flags.flaw.map(Profile::for_flaw)).unwrap_or_default();
-    let Flags { workload: activity, only, flaw, trace, .. } = flags;
+    let Flags { workload: activity, only, flaw, .. } = flags;
+    let trace = flags.trace || flags.history.is_some();
     let options = |seed| Options { seed, profile, activity, only, flaw, trace };
     let (first, count) = flags.seed.map_or((flags.from, flags.seeds), |seed| (seed, 1));
     let (next, found) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -86,8 +94,15 @@ fn main() -> ExitCode {
                     let options = options(first + number);
                     let report = run(options);
                     let mut out = std::io::stdout().lock();
-                    // A closed pipe is no reason to fall.
-                    let _ = out.write_all(report.trace.as_bytes());
+                    if flags.trace {
+                        // A closed pipe is no reason to fall.
+                        let _ = out.write_all(report.trace.as_bytes());
+                    }
+                    if let Some(path) = &flags.history
+                        && let Err(error) = std::fs::write(path, &report.history)
+                    {
+                        eprintln!("chord-sim: {}: {error}", path.display());
+                    }
                     if !report.violations.is_empty() {
                         found.fetch_add(1, Ordering::Relaxed);
                         stop.fetch_or(!flags.keep_going, Ordering::Relaxed);
@@ -117,5 +132,14 @@ fn main() -> ExitCode {
         total.runs as f64 / seconds,
         found.load(Ordering::Relaxed)
     );
-    ExitCode::from(u8::from(found.load(Ordering::Relaxed) > 0))
+    // A few clusters may well miss something; many that do prove nothing about it.
+    let faults = flags.only.map_or_else(|| profile.faults(), |only| vec![only]);
+    let missing = if total.runs >= ENOUGH { total.missing(&faults) } else { Vec::new() };
+    if !missing.is_empty() {
+        eprintln!(
+            "chord-sim: there were no {}: these runs prove nothing about that",
+            missing.join(", no ")
+        );
+    }
+    ExitCode::from(u8::from(found.load(Ordering::Relaxed) > 0 || !missing.is_empty()))
 }

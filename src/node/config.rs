@@ -67,8 +67,8 @@ impl Config {
             max_calls: 10_000,
             max_hints: 1_000_000,
             max_hint_bytes: 256 << 20,
-            cells: StoreOptions { memory: 256 << 20, dead_percent: 50 },
-            hints: StoreOptions { memory: 16 << 20, dead_percent: 50 },
+            cells: StoreOptions { memory: 256 << 20, dead_percent: 50, flaw: None },
+            hints: StoreOptions { memory: 16 << 20, dead_percent: 50, flaw: None },
             flaw: None,
         }
     }

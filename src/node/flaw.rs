@@ -1,33 +1,85 @@
 //! Deliberate faults: wrong turns that the simulator must catch.
 //!
-//! Each is a rule of the protocol left out. Only code of this crate can set one, and only the simulator does;
-//! a test there expects every one of them to be caught (docs/testing.md has the table).
+//! Each is a rule of the protocol left out, or a way that looked right once. Only code of this crate can set one, and only
+//! the simulator does; a test there expects every one of them to be caught (docs/testing.md has the table).
 
 /// One rule left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flaw {
     /// A replica acknowledges a cell before the sync that covers it.
     AckBeforeSync,
+    /// A replica answers a store with the newer cell it has taken in, before that one is synced.
+    AckOvertakenFromMemory,
+    /// A replica shows a cell before the sync that covers it.
+    ReadUnsynced,
     /// A read answers with the newest cell although no majority is known to hold it.
     NoWriteBack,
+    /// A read at QUORUM is content with one answer less.
+    SmallReadQuorum,
     /// A write takes its version from the clock alone, without asking a majority first.
     ClockVersions,
     /// A write whose outcome is unknown is sent again under a new version (set at the simulated client).
     RetryUnderNewVersion,
+    /// A write whose outcome is unknown is undone where it may have arrived.
+    UndoUnknown,
+    /// A replica that cannot be reached counts as an acknowledgement, for there will be a hint.
+    HintCounts,
+    /// A hint is forgotten when it is sent.
+    DropHintEarly,
+    /// Answers of a server's former life count.
+    OldLifeCounts,
+    /// A server with an empty folder votes at once.
+    VoteEmpty,
+    /// A server that lost cells is copied from one source only.
+    CopyFromOne,
+    /// Compaction drops tombstones.
+    DropTombstones,
+    /// Damage in the middle of a log is cut away as if a crash had torn it.
+    CutDamage,
+    /// A server forgets at a restart up to where it had issued version times.
+    ForgetCeiling,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 4] =
-        [Flaw::AckBeforeSync, Flaw::NoWriteBack, Flaw::ClockVersions, Flaw::RetryUnderNewVersion];
+    pub const ALL: [Flaw; 16] = [
+        Flaw::AckBeforeSync,
+        Flaw::AckOvertakenFromMemory,
+        Flaw::ReadUnsynced,
+        Flaw::NoWriteBack,
+        Flaw::SmallReadQuorum,
+        Flaw::ClockVersions,
+        Flaw::RetryUnderNewVersion,
+        Flaw::UndoUnknown,
+        Flaw::HintCounts,
+        Flaw::DropHintEarly,
+        Flaw::OldLifeCounts,
+        Flaw::VoteEmpty,
+        Flaw::CopyFromOne,
+        Flaw::DropTombstones,
+        Flaw::CutDamage,
+        Flaw::ForgetCeiling,
+    ];
 
     /// The name in flags and tables.
     pub fn name(self) -> &'static str {
         match self {
             Flaw::AckBeforeSync => "ack-before-sync",
+            Flaw::AckOvertakenFromMemory => "ack-overtaken-from-memory",
+            Flaw::ReadUnsynced => "read-unsynced",
             Flaw::NoWriteBack => "no-write-back",
+            Flaw::SmallReadQuorum => "small-read-quorum",
             Flaw::ClockVersions => "clock-versions",
             Flaw::RetryUnderNewVersion => "retry-under-new-version",
+            Flaw::UndoUnknown => "undo-unknown",
+            Flaw::HintCounts => "hint-counts",
+            Flaw::DropHintEarly => "drop-hint-early",
+            Flaw::OldLifeCounts => "old-life-counts",
+            Flaw::VoteEmpty => "vote-empty",
+            Flaw::CopyFromOne => "copy-from-one",
+            Flaw::DropTombstones => "drop-tombstones",
+            Flaw::CutDamage => "cut-damage",
+            Flaw::ForgetCeiling => "forget-ceiling",
         }
     }
 }

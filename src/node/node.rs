@@ -10,7 +10,7 @@ use super::membership::{Membership, NO_SESSION, RosterAt, ping, remember};
 use super::repair::{Pair, Repair};
 use super::replica::{Replica, Report, cell_of};
 use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
-use super::{Config, Effect, Event, Urgency};
+use super::{Config, Effect, Event, Flaw, Urgency};
 use crate::model::{
     CallId, ClientRequest, ClientResponse, Failure, FolderId, Hello, HybridClock, InspectSource,
     Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply, PeerRequest,
@@ -75,7 +75,11 @@ impl Node {
     pub fn new(config: Config, opened: Opened, now: Now, seed: u64) -> Node {
         let Opened { identity, cells, hints, damaged } = opened;
         let membership = Membership::new(&config, &identity, now.instant);
-        let mut clock = HybridClock::new(identity.ceiling);
+        let mut clock = HybridClock::new(if config.flaw == Some(Flaw::ForgetCeiling) {
+            0
+        } else {
+            identity.ceiling
+        });
         let mut out = Outbox::new(config.server, config.first_request);
         let cells = Store::new(Log::Cells, config.cells, cells);
         let hints = Store::new(Log::Hints, config.hints, hints);

@@ -224,6 +224,13 @@ impl Replica {
         key: &Key,
         with_value: bool,
     ) {
+        if turn.config.flaw == Some(Flaw::ReadUnsynced)
+            && let Some(Cell { version, content }) = self.store.pending(key).cloned()
+        {
+            let content = with_value.then_some(content);
+            answer(turn, sender, to, PeerAnswer::Held { version, content });
+            return;
+        }
         let held = match self.store.find(key) {
             None => PeerAnswer::Held { version: Version::ZERO, content: None },
             Some((version, _)) if !with_value => PeerAnswer::Held { version, content: None },
@@ -244,6 +251,14 @@ impl Replica {
 
     fn put(&mut self, turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, key: &Key, cell: &Cell) {
         turn.clock.absorb(cell.version.time);
+        if turn.config.flaw == Some(Flaw::AckOvertakenFromMemory)
+            && let Some(newer) =
+                self.store.pending(key).filter(|newer| newer.version > cell.version)
+        {
+            let current = newer.version;
+            answer(turn, sender, to, PeerAnswer::Stored { current });
+            return;
+        }
         let mut commands = Vec::new();
         let admission = self.store.put(key, cell, &mut commands);
         turn.out.storage(commands);

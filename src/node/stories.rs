@@ -199,7 +199,7 @@ impl Stage {
         let topology = Placement::Ring.topology(&servers, &starts, replicas)?;
         let mut config = Config::new(ServerId(0), "stories".to_owned(), topology);
         config.addresses = servers.iter().map(|s| (*s, format!("n{s}"))).collect();
-        config.cells = StoreOptions { memory: 1 << 20, dead_percent: 50 };
+        config.cells = StoreOptions { memory: 1 << 20, dead_percent: 50, flaw: None };
         // Far away, so that it is in a trace only where time is advanced for it.
         config.repair_interval = Duration::from_secs(60);
         config.max_hints = hints.unwrap_or(config.max_hints);
@@ -248,6 +248,7 @@ impl Stage {
             fresh_folder: FolderId(self.lives),
             segment_bytes: 1 << 20,
             sync: SyncPolicy::Always,
+            flaw: None,
         };
         let mut config = self.config.clone().ok_or("begin with `cluster`")?;
         config.server = server;

@@ -89,6 +89,7 @@ pub fn run(
         fresh_folder: FolderId(random::seed().map_err(system("random numbers"))?),
         segment_bytes: config.segment_bytes,
         sync: config.sync,
+        flaw: None,
     };
     let (engine, opened) = Engine::open(FsDisk::new(&config.data), options)
         .map_err(|source| Error::Open { folder: config.data.clone(), source })?;

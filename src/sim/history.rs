@@ -40,3 +40,42 @@ pub(super) enum Outcome {
     /// Of a write: it may take effect at any later time, or never. Of a read: nothing is known.
     Unknown,
 }
+
+impl Operation {
+    /// As a line of JSON: what outside checkers read. Times are nanoseconds of virtual time; `final`: it was made after
+    /// all faults had stopped.
+    pub(super) fn to_json(&self, is_final: bool) -> String {
+        let text = |value: Value| (value != 0).then(|| format!("v{value}"));
+        let (op, value) = match (self.kind, self.outcome) {
+            (Kind::Write(0), _) => ("delete", None),
+            (Kind::Write(value), _) => ("put", text(value)),
+            (Kind::Read, Outcome::Found(value)) => ("get", text(value)),
+            (Kind::Read, _) => ("get", None),
+        };
+        let (outcome, ts) = match self.outcome {
+            Outcome::Done(version) => ("ok", Some(version.time)),
+            Outcome::Found(_) => ("ok", None),
+            Outcome::Refused => ("fail", None),
+            Outcome::Unknown => ("unknown", None),
+        };
+        let client = if is_final { "end".to_owned() } else { format!("c{}", self.client) };
+        let mut line = serde_json::json!({
+            "client": client,
+            "op": op,
+            "key": self.key.to_string(),
+            "value": value,
+            "start": self.start * 1_000,
+            "end": self.end * 1_000,
+            "outcome": outcome,
+            "level": self.level.name(),
+            "node": self.server.0,
+        });
+        if let (Some(ts), Some(line)) = (ts, line.as_object_mut()) {
+            line.insert("ts".to_owned(), ts.into());
+        }
+        if let (true, Some(line)) = (is_final, line.as_object_mut()) {
+            line.insert("final".to_owned(), true.into());
+        }
+        line.to_string()
+    }
+}

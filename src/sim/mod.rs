@@ -71,6 +71,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// Everything that happened, if it was asked for.
     pub trace: String,
+    /// What clients did and were told, one operation a line of JSON, if a trace was asked for.
+    pub history: String,
 }
 
 /// Runs one simulated cluster to its end.

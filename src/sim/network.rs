@@ -23,8 +23,11 @@ impl Network {
     }
 
     /// After how many microseconds each copy of a message arrives; none if it is lost.
-    pub(super) fn deliveries(&mut self, from: ServerId, to: ServerId) -> Vec<u64> {
-        let first = self.delay();
+    pub(super) fn deliveries(&mut self, from: ServerId, to: ServerId, is_store: bool) -> Vec<u64> {
+        let mut first = self.delay();
+        if is_store && self.faulty && self.random.chance(self.numbers.late_stores) {
+            first += self.random.between(50_000, 800_000);
+        }
         if !self.faulty {
             return vec![first];
         }

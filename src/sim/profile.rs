@@ -85,6 +85,10 @@ pub enum Profile {
     Disks,
     /// Servers that stand still.
     Pauses,
+    /// Disks lost again and again, back at once, while much is late: new lives meet answers of former ones.
+    Lives,
+    /// Coordinators that die in the middle, with their clocks set back.
+    Restarts,
 }
 
 /// The numbers of a profile. Rates are in a thousand.
@@ -102,13 +106,17 @@ pub(super) struct Numbers {
     pub(super) twice: u64,
     /// Late by up to seconds.
     pub(super) late: u64,
+    /// The same of stores alone: tenths of seconds, while all else is in time.
+    pub(super) late_stores: u64,
     /// Clocks are wrong by at most that many seconds.
     pub(super) skew: u64,
+    /// Milliseconds until a server that died is back, at most.
+    pub(super) back_within: u64,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 8] = [
+    pub const ALL: [Profile; 10] = [
         Profile::Mixed,
         Profile::Calm,
         Profile::Crashes,
@@ -117,6 +125,8 @@ impl Profile {
         Profile::Wipes,
         Profile::Disks,
         Profile::Pauses,
+        Profile::Lives,
+        Profile::Restarts,
     ];
 
     /// The name in flags and replays.
@@ -130,6 +140,8 @@ impl Profile {
             Profile::Wipes => "wipes",
             Profile::Disks => "disks",
             Profile::Pauses => "pauses",
+            Profile::Lives => "lives",
+            Profile::Restarts => "restarts",
         }
     }
 
@@ -144,9 +156,21 @@ impl Profile {
     /// The world in which a flaw's situation is common.
     pub fn for_flaw(flaw: Flaw) -> Profile {
         match flaw {
-            Flaw::AckBeforeSync => Profile::Crashes,
-            Flaw::NoWriteBack | Flaw::RetryUnderNewVersion => Profile::Cuts,
+            Flaw::AckBeforeSync
+            | Flaw::AckOvertakenFromMemory
+            | Flaw::ReadUnsynced
+            | Flaw::HintCounts
+            | Flaw::DropHintEarly
+            | Flaw::DropTombstones => Profile::Crashes,
+            Flaw::NoWriteBack
+            | Flaw::SmallReadQuorum
+            | Flaw::RetryUnderNewVersion
+            | Flaw::UndoUnknown => Profile::Cuts,
             Flaw::ClockVersions => Profile::Clocks,
+            Flaw::ForgetCeiling => Profile::Restarts,
+            Flaw::OldLifeCounts => Profile::Lives,
+            Flaw::VoteEmpty | Flaw::CopyFromOne => Profile::Wipes,
+            Flaw::CutDamage => Profile::Disks,
         }
     }
 
@@ -161,7 +185,9 @@ impl Profile {
             lost: 15,
             twice: 30,
             late: 40,
+            late_stores: 0,
             skew: 10,
+            back_within: 3_000,
         };
         match self {
             Profile::Mixed => mixed,
@@ -190,6 +216,24 @@ impl Profile {
             Profile::Disks => {
                 Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250], ..mixed }
             }
+            Profile::Lives => Numbers {
+                clients: 6,
+                fault_every: 100,
+                weights: [50, 150, 0, 0, 0, 0, 800, 0, 0],
+                late: 0,
+                late_stores: 600,
+                keys: 1,
+                back_within: 30,
+                ..mixed
+            },
+            Profile::Restarts => Numbers {
+                fault_every: 80,
+                weights: [400, 350, 250, 0, 0, 0, 0, 0, 0],
+                lost: 100,
+                keys: 1,
+                back_within: 100,
+                ..mixed
+            },
             Profile::Pauses => {
                 Numbers { fault_every: 200, weights: [150, 150, 50, 650, 0, 0, 0, 0, 0], ..mixed }
             }

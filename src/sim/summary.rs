@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Fault;
+
 macro_rules! summary {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts of what happened. A run that did nothing of something proves nothing about it.
@@ -89,6 +91,39 @@ summary! {
     judged,
     /// Milliseconds of virtual time.
     virtual_ms,
+}
+
+impl Summary {
+    /// What runs in which these faults occur should have exercised, and have not.
+    pub fn missing(&self, faults: &[Fault]) -> Vec<&'static str> {
+        let mut needed = vec![
+            ("writes that succeeded", self.writes_ok),
+            ("reads that found out", self.reads_ok),
+            ("scans", self.scanned),
+            ("compactions", self.compactions),
+        ];
+        for fault in faults {
+            needed.push(match fault {
+                Fault::Crash => ("crashes", self.crashes),
+                Fault::Cut => ("cuts", self.cuts),
+                Fault::Jump => ("jumps of clocks", self.jumps),
+                Fault::Pause => ("pauses", self.pauses),
+                Fault::Full => ("full disks", self.full_disks),
+                Fault::Sync => ("servers that stopped for a failed sync", self.stops),
+                Fault::Wipe => ("lost disks", self.wipes),
+                Fault::Flip => ("damage that was found", self.damage_found),
+                Fault::Old => ("older copies that were noticed", self.old_copies_found),
+            });
+        }
+        let crashes_or_cuts = faults.iter().any(|f| matches!(f, Fault::Crash | Fault::Cut));
+        if crashes_or_cuts {
+            needed.push(("writes sent again", self.retries));
+            needed.push(("hints delivered", self.hints_delivered));
+            needed.push(("reads that wrote back", self.written_back));
+        }
+        let missing = needed.into_iter().filter(|(_, count)| *count == 0);
+        missing.map(|(what, _)| what).collect()
+    }
 }
 
 impl fmt::Display for Summary {

@@ -17,7 +17,7 @@ use super::workload::{Next, Told, Workload};
 use super::{Options, Report, Summary};
 use crate::model::{
     CallId, ClientRequest, ClientResponse, FolderId, Incarnation, Instant, Key, Now, PeerAnswer,
-    PeerReply, PeerRequest, Read, RequestId, ServerId,
+    PeerReply, PeerRequest, Read, RequestId, ServerId, Version,
 };
 use crate::node::{Event, Flaw, Node};
 use crate::ring::{Placement, Topology};
@@ -159,6 +159,8 @@ pub(super) struct World {
     /// Older copies, of the folders that there are.
     copies: BTreeMap<ServerId, Snapshot>,
     keeps_copies: bool,
+    /// What each server was told that another one durably holds.
+    stored: BTreeMap<(ServerId, ServerId, Key), Version>,
     /// Hints that were durable, on disks that there still are.
     hints: Vec<Kept>,
     /// To which life of the other each link leads.
@@ -227,6 +229,7 @@ impl World {
             keeps_copies: weights[Fault::Old as usize] > 0,
             sync_failed: None,
             links: BTreeMap::new(),
+            stored: BTreeMap::new(),
             hints: Vec::new(),
             calm: false,
             answers: BTreeMap::new(),
@@ -374,9 +377,10 @@ impl World {
         let mut out = BytesMut::new();
         match encode_call(Format::NATIVE, Sequence(1), &Call::Peer(request), &mut out) {
             Ok(method) => {
-                self.about.insert((to, from, id), (method, key));
+                self.about.insert((to, from, id), (method.clone(), key));
                 let frame = out.freeze();
-                for after in self.deliver(from, to) {
+                let is_store = method == Method::PeerStore;
+                for after in self.deliver(from, to, is_store) {
                     let frame = frame.clone();
                     self.plan(after, Coming::Request { from, to, id, frame });
                 }
@@ -403,7 +407,7 @@ impl World {
         match encode_answer(Format::NATIVE, &method, Sequence(1), &answer, &mut out) {
             Ok(()) => {
                 let frame = out.freeze();
-                for after in self.deliver(from, to) {
+                for after in self.deliver(from, to, false) {
                     let frame = frame.clone();
                     self.plan(after, Coming::Reply { from, to, id, frame });
                 }
@@ -412,8 +416,8 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: ServerId, to: ServerId) -> Vec<u64> {
-        let deliveries = self.network.deliveries(from, to);
+    fn deliver(&mut self, from: ServerId, to: ServerId, is_store: bool) -> Vec<u64> {
+        let deliveries = self.network.deliveries(from, to, is_store);
         self.summary.messages += 1;
         self.summary.lost += u64::from(deliveries.is_empty());
         self.summary.twice += u64::from(deliveries.len() > 1);
@@ -434,7 +438,15 @@ impl World {
         let reply =
             whole(frame).and_then(|message| decode_reply(Format::NATIVE.protocol, message).ok());
         match reply {
-            Some((_, Reply::Peer(Ok(reply)))) => self.step(to, Event::Reply { from, id, reply }),
+            Some((_, Reply::Peer(Ok(reply)))) => {
+                if let (PeerAnswer::Stored { current }, Some((_, Some(key)))) =
+                    (&reply.answer, self.about.get(&(from, to, id)))
+                {
+                    let told = self.stored.entry((to, from, key.clone())).or_default();
+                    *told = (*told).max(*current);
+                }
+                self.step(to, Event::Reply { from, id, reply });
+            }
             other => self.broken.push(format!("a reply does not come back: {other:?}")),
         }
     }

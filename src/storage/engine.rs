@@ -11,7 +11,7 @@ use super::recovery::{self, LogError, OpenedLog, Owner};
 use super::segment::{HEADER, Header};
 use super::{
     AppendError, Command, Completion, Disk, Identity, LoadError, Log, Look, Opened, Place, Record,
-    Ticket,
+    StorageFlaw, Ticket,
 };
 use crate::model::{Content, FolderId, ServerId};
 
@@ -45,6 +45,8 @@ pub struct EngineOptions {
     pub segment_bytes: u32,
     /// When an append counts as durable.
     pub sync: SyncPolicy,
+    /// A deliberate fault, for the simulator alone.
+    pub(crate) flaw: Option<StorageFlaw>,
 }
 
 /// Why a folder cannot be opened.
@@ -164,8 +166,9 @@ impl<D: Disk> Engine<D> {
             save_identity(&mut disk, &identity)
                 .map_err(|broken| OpenError::Io { file: broken.file, error: broken.error })?;
         }
-        let cells = recovery::open(&mut disk, Log::Cells, owner).map_err(open_error)?;
-        let hints = recovery::open(&mut disk, Log::Hints, owner).map_err(open_error)?;
+        let cuts = options.flaw == Some(StorageFlaw::CutDamage);
+        let cells = recovery::open(&mut disk, Log::Cells, owner, cuts).map_err(open_error)?;
+        let hints = recovery::open(&mut disk, Log::Hints, owner, cuts).map_err(open_error)?;
         if !cells.damaged.is_empty() {
             // Noted before the files are set aside: a crash in between must not hide the loss.
             identity.folder = options.fresh_folder;

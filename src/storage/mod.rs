@@ -36,6 +36,7 @@
 mod command;
 mod disk;
 mod engine;
+mod flaw;
 mod identity;
 mod keyfile;
 mod memory;
@@ -49,6 +50,7 @@ mod tests;
 pub use command::{AppendError, Command, Completion, LoadError, Log, Place, Record, Ticket};
 pub use disk::Disk;
 pub use engine::{Engine, EngineOptions, OpenError, SyncPolicy};
+pub(crate) use flaw::StorageFlaw;
 pub use identity::{Identity, IdentityError};
 pub use memory::MemoryDisk;
 pub use store::{

@@ -81,10 +81,17 @@ struct Gathered {
     overlong: Vec<(u32, u32)>,
     /// Highest position seen anywhere.
     last: u64,
+    /// A deliberate fault: see [`super::StorageFlaw::CutDamage`].
+    cuts_damage: bool,
 }
 
 /// Opens a log for writing.
-pub(super) fn open<D: Disk>(disk: &mut D, log: Log, owner: Owner) -> Result<OpenedLog, LogError> {
+pub(super) fn open<D: Disk>(
+    disk: &mut D,
+    log: Log,
+    owner: Owner,
+    cuts_damage: bool,
+) -> Result<OpenedLog, LogError> {
     let names = on(log.folder(), disk.list(log.folder()))?;
     for name in names.iter().filter(|name| name.ends_with(".new")) {
         // A segment whose creation was cut short: nothing in it counts.
@@ -92,7 +99,7 @@ pub(super) fn open<D: Disk>(disk: &mut D, log: Log, owner: Owner) -> Result<Open
         on(&file, disk.remove(&file))?;
     }
     let found = find(disk, log, Some(owner), &names)?;
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered { cuts_damage, ..Gathered::default() };
     for (position, file) in found.iter().enumerate() {
         let next = found.get(position + 1).and_then(|next| next.header);
         if position + 1 < found.len() {
@@ -249,6 +256,11 @@ fn read_sealed<D: Disk>(
             gathered.take(&records);
         }
         Ending::Clean => gathered.set_aside(file.number, records, &bytes, bytes.len()),
+        Ending::Bad { .. } if gathered.cuts_damage => {
+            gathered.last = gathered.last.max(header.first + records.len() as u64 - 1);
+            gathered.segments.push((file.number, end));
+            gathered.take(&records);
+        }
         Ending::Bad { rest, .. } => {
             let records = records.into_iter().chain(rest).collect();
             gathered.set_aside(file.number, records, &bytes, bytes.len());

@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::{AppendError, Command, Completion, LoadError, Log, Place, Record, Ticket};
+use super::{AppendError, Command, Completion, LoadError, Log, Place, Record, StorageFlaw, Ticket};
 use crate::model::{Cell, Content, Key, Version};
 
 /// What a store does with a cell it is given.
@@ -80,6 +80,8 @@ pub struct StoreOptions {
     pub memory: u64,
     /// A sealed segment is compacted once more than this share of it, in percent, is dead.
     pub dead_percent: u32,
+    /// A deliberate fault, for the simulator alone.
+    pub(crate) flaw: Option<StorageFlaw>,
 }
 
 /// One key as recovery found it.
@@ -285,6 +287,14 @@ impl Store {
         let ticket = self.append(key.clone(), Purpose::Admitted(cell), record, commands);
         self.newest.insert(key, ticket);
         Admission::Pending(ticket)
+    }
+
+    /// The newest cell of a key that is appended and not durable yet: for deliberate faults alone.
+    pub(crate) fn pending(&self, key: &Key) -> Option<&Cell> {
+        match &self.appends.get(self.newest.get(key)?)?.purpose {
+            Purpose::Admitted(cell) => Some(cell),
+            Purpose::Moved { .. } | Purpose::Erasure | Purpose::Cancelled => None,
+        }
     }
 
     /// Fetches the content of a cell that is held on disk; [`News::Loaded`] follows. `None` if there is nothing to
@@ -618,7 +628,14 @@ impl Store {
         let mut open = 0;
         for (place, record) in records {
             // Erasures are dropped: see where hints are compacted.
-            let Record::Put { key, .. } = &record else { continue };
+            let Record::Put { key, cell } = &record else { continue };
+            if self.options.flaw == Some(StorageFlaw::DropTombstones)
+                && cell.content == Content::Tombstone
+                && self.keydir.get(key).is_some_and(|entry| entry.place == place)
+            {
+                self.forget(key);
+                continue;
+            }
             if self.keydir.get(key).is_some_and(|entry| entry.place == place) {
                 let key = self.own_key(key);
                 self.append(key, Purpose::Moved { from: place }, record, commands);

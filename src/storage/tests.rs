@@ -27,11 +27,12 @@ fn options() -> EngineOptions {
         fresh_folder: FolderId(7),
         segment_bytes: 400,
         sync: SyncPolicy::Always,
+        flaw: None,
     }
 }
 
 fn store_options() -> StoreOptions {
-    StoreOptions { memory: 150, dead_percent: 40 }
+    StoreOptions { memory: 150, dead_percent: 40, flaw: None }
 }
 
 fn version(time: i64) -> Version {

@@ -166,6 +166,9 @@ impl Write {
                 self.finish(turn, Err(Failure::Overloaded { server: turn.config.server }));
             }
             Phase::Stores { cell, tally } => {
+                if turn.config.flaw == Some(Flaw::UndoUnknown) && self.call.is_some() {
+                    self.undo(turn, cell.version);
+                }
                 let failure = self.timed_out(cell, tally.received(turn.roster));
                 self.finish(turn, Err(failure));
                 return;
@@ -249,12 +252,27 @@ impl Write {
                 let (key, epoch) = (self.place.key.clone(), self.place.epoch);
                 let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
                 turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
+            } else if turn.config.flaw == Some(Flaw::HintCounts) {
+                let incarnation = turn.roster.incarnation(replica);
+                let sender = Sender { incarnation, voting: true, ..Sender::default() };
+                tally.answer(replica, &sender, version);
             } else {
                 tally.miss(replica);
             }
         }
         self.phase = Phase::Stores { cell, tally };
         self.advance(turn, id);
+    }
+
+    /// Takes a write back that nobody was told of: a deliberate fault, for somebody may have read it.
+    fn undo(&self, turn: &mut Turn<'_>, version: Version) {
+        let version = Version { step: version.step + 1, ..version };
+        for replica in &self.place.replicas {
+            let (key, epoch) = (self.place.key.clone(), self.place.epoch);
+            let cell = Cell { version, content: Content::Tombstone };
+            let request = PeerRequest::Store { key, epoch, cell };
+            turn.out.ask(*replica, Origin::Nobody, request, self.deadline);
+        }
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>, result: Result<ClientResponse, Failure>) {

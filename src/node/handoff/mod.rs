@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::Urgency;
 use super::turn::{Origin, Turn};
+use super::{Flaw, Urgency};
 use crate::model::{
     Cell, Content, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Version,
 };
@@ -365,6 +365,15 @@ impl Handoff {
         }
         entry.retry_at = (!entry.flying.is_empty()).then(|| turn.now.instant + PATIENCE);
         let mut commands = Vec::new();
+        if turn.config.flaw == Some(Flaw::DropHintEarly) {
+            let sent: Vec<_> = entry.flying.keys().cloned().collect();
+            for place in sent {
+                let key = hint_key(target, &place);
+                self.store.erase(&key, self.store.version(&key), &mut commands);
+            }
+            entry.hints = 0;
+            entry.flying.clear();
+        }
         for key in to_load {
             if let (Some(ticket), Some((_, _, place))) =
                 (self.store.load(&key, &mut commands), parse(&key))
@@ -376,6 +385,7 @@ impl Handoff {
     }
 }
 
+/// Sends a hint on its way.
 fn send(turn: &mut Turn<'_>, target: ServerId, place: &Key, cell: Cell) {
     let epoch = turn.config.topology.range_of(place).epoch;
     let request = PeerRequest::Store { key: place.clone(), epoch, cell };

@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::super::Flaw;
 use super::super::turn::{JoinStep, Origin, Turn};
 use crate::model::{
     Cell, Incarnation, Instant, Join as JoinRequest, Key, PageEntry, PeerAnswer, PeerReply,
@@ -302,6 +303,10 @@ impl Join {
                 self.enter(turn, Step::Choosing);
                 Some(Decision::Choose { incarnation, forgetful })
             }
+            Step::Recording(_) if turn.config.flaw == Some(Flaw::VoteEmpty) => {
+                self.enter(turn, Step::Finishing);
+                Some(Decision::Vote)
+            }
             Step::Recording(recorders) => {
                 let recorded = |server: &ServerId| recorders.contains_key(server);
                 if !covers(turn, recorded) && !patience_over {
@@ -440,7 +445,8 @@ fn sources(turn: &Turn<'_>, may: impl Fn(&ServerId) -> bool) -> Vec<(Key, Server
     let mut tasks = Vec::new();
     for range in turn.config.topology.ranges_of(me) {
         let others = range.replicas.iter().filter(|server| **server != me && may(server));
-        let chosen = others.take(needed(range.replicas.len()));
+        let one = turn.config.flaw == Some(Flaw::CopyFromOne);
+        let chosen = others.take(if one { 1 } else { needed(range.replicas.len()) });
         tasks.extend(chosen.map(|server| (range.start.clone(), *server)));
     }
     tasks

@@ -38,6 +38,8 @@ struct Member {
 #[derive(Debug)]
 pub(super) struct Membership {
     me: ServerId,
+    /// A deliberate fault: see [`super::Flaw::OldLifeCounts`].
+    old_lives_count: bool,
     /// Of this process.
     session: u64,
     voting: bool,
@@ -80,6 +82,9 @@ impl Roster for RosterAt<'_> {
     }
 
     fn incarnation(&self, server: ServerId) -> Incarnation {
+        if self.membership.old_lives_count {
+            return Incarnation::NONE;
+        }
         self.membership.incarnation(server)
     }
 }
@@ -102,6 +107,7 @@ impl Membership {
         let others = servers.into_iter().filter(|server| *server != me);
         Membership {
             me,
+            old_lives_count: config.flaw == Some(super::Flaw::OldLifeCounts),
             session: config.first_request,
             voting: identity.voting,
             incarnation: identity.incarnation,

@@ -204,6 +204,11 @@ impl World {
             summary: &self.summary,
         };
         violations.extend(check(&evidence));
-        Report { summary: self.summary, violations, trace: self.trace }
+        let line = |operation: &Operation| operation.to_json(operation.client == NOBODY) + "\n";
+        let history = match self.options.trace {
+            true => self.workload.operations.iter().map(line).collect(),
+            false => String::new(),
+        };
+        Report { summary: self.summary, violations, trace: self.trace, history }
     }
 }

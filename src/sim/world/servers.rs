@@ -6,12 +6,12 @@ use bytes::BytesMut;
 
 use super::{Coming, NOBODY, Server, Snapshot, World, whole};
 use crate::model::{FolderId, Hello, Key, ServerId};
-use crate::node::{Config, Effect, Event, Node};
+use crate::node::{Config, Effect, Event, Flaw, Node};
 use crate::sim::invariants::Kept;
 use crate::sim::workload::Told;
 use crate::storage::{
-    Command, Completion, Engine, EngineOptions, Log, MemoryDisk, Opened, Record, StoreOptions,
-    SyncPolicy, Ticket,
+    Command, Completion, Engine, EngineOptions, Log, MemoryDisk, Opened, Record, StorageFlaw,
+    StoreOptions, SyncPolicy, Ticket,
 };
 use crate::wire::{Call, Format, Sequence, decode_call, encode_call};
 
@@ -33,11 +33,16 @@ impl World {
         self.lives += 1;
         let life = self.lives;
         let random = self.disks.next();
+        let storage = match self.options.flaw {
+            Some(Flaw::DropTombstones) => Some(StorageFlaw::DropTombstones),
+            Some(Flaw::CutDamage) => Some(StorageFlaw::CutDamage),
+            _ => None,
+        };
         let mut config = Config::new(id, "simulated".to_owned(), self.topology.clone());
         config.addresses = self.servers.keys().map(|id| (*id, format!("n{id}"))).collect();
         config.repair_interval = Duration::from_secs(1);
-        config.cells = StoreOptions { memory: 200, dead_percent: 50 };
-        config.hints = StoreOptions { memory: 200, dead_percent: 50 };
+        config.cells = StoreOptions { memory: 200, dead_percent: 50, flaw: storage };
+        config.hints = StoreOptions { memory: 200, dead_percent: 50, flaw: None };
         config.first_request = life << 32;
         config.flaw = self.options.flaw;
         let options = EngineOptions {
@@ -46,6 +51,7 @@ impl World {
             fresh_folder: FolderId(random),
             segment_bytes: 1_500,
             sync: SyncPolicy::Always,
+            flaw: storage,
         };
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some(disk) = server.disk.take() else { return };
@@ -201,7 +207,7 @@ impl World {
                 self.tell(client, Told::Nothing);
             }
         }
-        let after = self.disks.between(20_000, 3_000_000);
+        let after = self.disks.between(20_000, self.numbers.back_within * 1_000);
         self.plan(after, Coming::Restart { server: id });
     }
 
@@ -234,6 +240,7 @@ impl World {
     fn perform(&mut self, id: ServerId, effect: Effect) {
         match effect {
             Effect::Storage(command) => {
+                self.watch_hints(id, &command);
                 let Some(server) = self.servers.get_mut(&id) else { return };
                 server.commands.push(command);
                 self.work(id);
@@ -264,6 +271,21 @@ impl World {
     }
 
     // ── Disks ───────────────────────────────────────────────────────────────────────────────────────────
+
+    /// A hint may be forgotten once its target has said that it holds that much, and not before.
+    fn watch_hints(&mut self, holder: ServerId, command: &Command) {
+        let Command::Append { log: Log::Hints, record: Record::Erase { key, up_to }, .. } = command
+        else {
+            return;
+        };
+        let Some((target, place)) = hint_key(key) else { return };
+        let told = self.stored.get(&(holder, target, place.clone())).copied().unwrap_or_default();
+        if told < *up_to {
+            self.broken.push(format!(
+                "hints: server {holder} forgets a hint for {target}, key {place} up to {up_to}, and was told of {told}"
+            ));
+        }
+    }
 
     /// The disk takes up all that has been ordered, if it is idle.
     fn work(&mut self, id: ServerId) {
@@ -312,12 +334,15 @@ fn hint(holder: ServerId, command: &Command) -> Option<(Ticket, Kept)> {
     else {
         return None;
     };
-    // A hint's key: 0, the target, the place.
+    let (target, place) = hint_key(key)?;
+    Some((*ticket, Kept { holder, target, place, version: cell.version }))
+}
+
+/// For whom a hint is, and for which place: its key is 0, the target, the place.
+fn hint_key(key: &Key) -> Option<(ServerId, Key)> {
     match *key.as_bytes() {
         [0, high, low, ref place @ ..] => {
-            let target = ServerId(u16::from_be_bytes([high, low]));
-            let (place, version) = (Key::bound(place.to_vec()), cell.version);
-            Some((*ticket, Kept { holder, target, place, version }))
+            Some((ServerId(u16::from_be_bytes([high, low])), Key::bound(place.to_vec())))
         }
         _ => None,
     }
