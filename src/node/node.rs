@@ -439,11 +439,11 @@ impl Node {
     fn note_position(&mut self, from: ServerId, reply: &PeerReply) {
         if let Some(remembered) = self.keeper.identity.peers.get_mut(&from)
             && remembered.incarnation == reply.sender.incarnation
-            // Answers of its former processes may be late.
-            && remembered.session == reply.sender.session
+            // Answers of its former processes may be late. In a life that was only just recorded there are none.
+            && [NO_SESSION, reply.sender.session].contains(&remembered.session)
             && remembered.position < reply.sender.position
         {
-            remembered.position = reply.sender.position;
+            remembered.note(reply.sender.session, reply.sender.position);
             self.positions_changed = true;
         }
     }

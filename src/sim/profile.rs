@@ -227,11 +227,11 @@ impl Profile {
                 ..mixed
             },
             Profile::Restarts => Numbers {
-                fault_every: 80,
-                weights: [400, 350, 250, 0, 0, 0, 0, 0, 0],
-                lost: 100,
+                fault_every: 60,
+                weights: [600, 150, 250, 0, 0, 0, 0, 0, 0],
+                late_stores: 400,
                 keys: 1,
-                back_within: 100,
+                back_within: 60,
                 ..mixed
             },
             Profile::Pauses => {

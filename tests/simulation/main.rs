@@ -49,7 +49,9 @@ fn search(seeds: u64, profile: Profile, flaw: Option<Flaw>) -> (Summary, Option<
 #[test]
 fn two_thousand_clusters_without_a_violation() {
     let shares = [
-        (Profile::Mixed, 600),
+        (Profile::Mixed, 500),
+        (Profile::Lives, 50),
+        (Profile::Restarts, 50),
         (Profile::Crashes, 200),
         (Profile::Cuts, 250),
         (Profile::Clocks, 150),

@@ -17,7 +17,7 @@
 //! no others: only `--accept-loss` lets such a server vote, as it lets one whose peers are gone for good.
 //!
 //! The same way goes a server that finds itself in an *older copy* of its folder (a peer remembers a higher log
-//! position than it has), or whose log was damaged: it keeps its cells, takes a new folder number, and is rebuilt.
+//! position, told by another process of it, than this one found when it began), or whose log was damaged: it keeps its cells, takes a new folder number, and is rebuilt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
