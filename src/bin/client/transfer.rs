@@ -30,6 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Parser, Debug)]
 #[command(
     name = "chord-client import",
+    bin_name = "chord-client import",
     after_help = "\
 Formats: jsonl has {\"key\": \"137\", \"value\": \"v\"} a line (key_base64, value_base64 for bytes that are no text);
 tsv has key, tab, value a line, with \\t \\n \\r \\\\ \\xNN as escapes.
@@ -55,7 +56,7 @@ pub(crate) struct Import {
 /// Writes all records in key order (in the order of the cluster where keys are placed by hash), read at the level of
 /// --level (quorum), some time while it runs.
 #[derive(Parser, Debug)]
-#[command(name = "chord-client export")]
+#[command(name = "chord-client export", bin_name = "chord-client export")]
 pub(crate) struct Export {
     /// Where to; '-': standard output.
     #[arg(long, short, default_value = "-")]
