@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use chord::client::{Client, Options, Routing, Safety, Write};
-use chord::model::{ClientRequest, Content, Key, Level};
+use chord::client::{Client, Options, Routing, Safety};
+use chord::model::{ClientRequest, Content, Key, Level, PreparedPut};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         routing: Routing::Replica { prefer: None },
     });
     let key = Key::new("137")?;
-    client.write(Write::new(key.clone(), Content::Value("v".into()), Level::Quorum)).await?;
+    client.write(PreparedPut::new(key.clone(), Content::Value("v".into()), Level::Quorum)).await?;
     let get = ClientRequest::Get { key, level: Level::Quorum, timeout: None };
     println!("{:?}", client.read(get).await?.response);
     Ok(())

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::grammar::Command;
-use super::{Answered, Client, Error, Write as Put, show};
-use crate::model::{ClientRequest, Content, Key, Level};
+use super::{Answered, Client, Error, show};
+use crate::model::{ClientRequest, Content, Key, Level, PreparedPut};
 
 /// Commands in flight at most: what a server takes from one connection before it stops reading.
 const WINDOW: usize = 1_000;
@@ -155,10 +155,10 @@ pub async fn perform(
     match command {
         Command::Put { key, value, .. } => {
             let content = Content::Value(value.clone());
-            client.write(Put::new(key.clone(), content, level)).await
+            client.write(PreparedPut::new(key.clone(), content, level)).await
         }
         Command::Delete { key, .. } => {
-            client.write(Put::new(key.clone(), Content::Tombstone, level)).await
+            client.write(PreparedPut::new(key.clone(), Content::Tombstone, level)).await
         }
         Command::Get { key, .. } => {
             client.read(ClientRequest::Get { key: key.clone(), level, timeout: None }).await

@@ -7,9 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Broken, Connection, Error, Table};
-use crate::model::{
-    ClientRequest, ClientResponse, Content, Key, Level, PreparedPut, ServerId, Version,
-};
+use crate::model::{ClientRequest, ClientResponse, Key, Level, PreparedPut, ServerId, Version};
 use crate::wire::{FailureCode, RemoteFailure, Reply};
 
 /// How long a server takes at most for a call that does not say.
@@ -57,30 +55,6 @@ pub enum Routing {
         /// The replica to take if it is one; else the key's owner.
         prefer: Option<ServerId>,
     },
-}
-
-/// A write, whole.
-#[derive(Clone, Debug)]
-pub struct Write {
-    /// The key.
-    pub key: Key,
-    /// What to store.
-    pub content: Content,
-    /// How many replicas must have it on disk.
-    pub level: Level,
-    /// Until it is given up, retries included; `None`: what the client's options say.
-    pub timeout: Option<Duration>,
-    /// From a former attempt of the very same write.
-    pub ticket: Option<Version>,
-    /// See [`PreparedPut::after`].
-    pub after: Option<Version>,
-}
-
-impl Write {
-    /// A plain one.
-    pub fn new(key: Key, content: Content, level: Level) -> Write {
-        Write { key, content, level, timeout: None, ticket: None, after: None }
-    }
 }
 
 /// A success.
@@ -218,8 +192,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn write(&self, write: Write) -> Result<Answered, Error> {
-        let Write { key, content, level, timeout, ticket, after } = write;
+    pub async fn write(&self, put: PreparedPut) -> Result<Answered, Error> {
+        let PreparedPut { key, content, level, timeout, ticket, after } = put;
         let deadline = self.deadline(timeout);
         // With a ticket from before, a former attempt may have arrived.
         let mut may_have_arrived = ticket.is_some();

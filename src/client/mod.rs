@@ -30,7 +30,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Answered, Client, Options, Routing, Safety, Write};
+pub use client::{Answered, Client, Options, Routing, Safety};
 use connection::{Broken, Connection};
 pub use error::Error;
 pub use scanner::Scanner;

@@ -7,10 +7,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{Client, Error, Options, Routing, Safety, Write, batch, grammar};
+use super::{Client, Error, Options, Routing, Safety, batch, grammar};
 use crate::model::{
-    Cell, ClientRequest, ClientResponse, Content, Failure, Incarnation, Key, Level, ServerId,
-    Version,
+    Cell, ClientRequest, ClientResponse, Content, Failure, Incarnation, Key, Level, PreparedPut,
+    ServerId, Version,
 };
 use crate::wire::{Answer, Call, Format, MessageReader, decode_call, encode_answer};
 
@@ -128,7 +128,7 @@ fn client(servers: &[&Fake], safety: Safety) -> Client {
 }
 
 async fn put(client: &Client) -> std::result::Result<super::Answered, Error> {
-    client.write(Write::new(Key::bound("k"), Content::Value("v".into()), Level::Quorum)).await
+    client.write(PreparedPut::new(Key::bound("k"), Content::Value("v".into()), Level::Quorum)).await
 }
 
 #[tokio::test]

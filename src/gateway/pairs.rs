@@ -27,8 +27,8 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::{Route, Shared, State, body};
-use crate::client::{Scanner, Write};
-use crate::model::{ClientRequest, ClientResponse, Content, Key, Level};
+use crate::client::Scanner;
+use crate::model::{ClientRequest, ClientResponse, Content, Key, Level, PreparedPut};
 
 /// Longest body, in bytes.
 const MAX_BODY: usize = 64 << 20;
@@ -167,7 +167,7 @@ async fn set(Extract(shared): State, headers: HeaderMap, content: Body) -> Respo
                 let content = Content::Value(value.into());
                 shared
                     .client
-                    .write(Write::new(key, content, Level::Quorum))
+                    .write(PreparedPut::new(key, content, Level::Quorum))
                     .await
                     .ok()
                     .map(|_| true)
@@ -179,6 +179,14 @@ async fn set(Extract(shared): State, headers: HeaderMap, content: Body) -> Respo
             .collect()
             .await
     };
+    // A pair that a later one replaced shares its fate.
+    let fate = |(index, write): (usize, &Option<(Key, Vec<u8>)>)| {
+        write
+            .as_ref()
+            .and_then(|(key, _)| last.get(key))
+            .map_or(stored[index], |last| stored[*last])
+    };
+    let stored: Vec<bool> = writes.iter().enumerate().map(fate).collect();
     let failed: Vec<&Value> =
         pairs.iter().zip(&stored).filter(|(_, stored)| !**stored).map(|(p, _)| &p["key"]).collect();
     let answer = json!([{"keys_added": pairs.len() - failed.len(), "keys_failed": failed}]);

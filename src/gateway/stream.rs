@@ -18,6 +18,7 @@ const LEAST: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: TcpStream,
+    every: Duration,
     look: Pin<Box<Sleep>>,
     /// A write has been waiting since the last look.
     waiting: bool,
@@ -27,8 +28,12 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(stream: TcpStream) -> Watched {
-        let look = Box::pin(sleep_until(Instant::now() + LOOK));
-        Watched { stream, look, waiting: false, moved: 0 }
+        Watched::looking_every(LOOK, stream)
+    }
+
+    fn looking_every(every: Duration, stream: TcpStream) -> Watched {
+        let look = Box::pin(sleep_until(Instant::now() + every));
+        Watched { stream, every, look, waiting: false, moved: 0 }
     }
 
     /// Of a write that has ended in `result`.
@@ -48,7 +53,8 @@ impl Watched {
             Poll::Pending => {
                 if !self.waiting {
                     (self.waiting, self.moved) = (true, 0);
-                    self.look.as_mut().reset(Instant::now() + LOOK);
+                    let next = Instant::now() + self.every;
+                    self.look.as_mut().reset(next);
                 }
                 if std::future::Future::poll(self.look.as_mut(), context).is_ready() {
                     let text = "the other side does not take its answer";
@@ -95,10 +101,53 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(context);
+        // All of an answer is with the kernel: the time until the next one is nobody's delay.
+        self.waiting = self.waiting && result.is_pending();
         self.watch(context, result, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(100);
+
+    async fn pair() -> (Watched, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (Watched::looking_every(EVERY, server), client)
+    }
+
+    #[tokio::test]
+    async fn who_does_not_take_an_answer_is_cut_off() {
+        let (mut server, _client) = pair().await;
+        let error = server.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_takes_it_in_time_is_not_and_may_idle_as_long_as_it_likes() {
+        let (mut server, mut client) = pair().await;
+        for _ in 0..2 {
+            let answer = vec![7; 16 << 20];
+            let mut taken = vec![0; answer.len()];
+            let send = async {
+                server.write_all(&answer).await?;
+                server.flush().await
+            };
+            let (sent, read) = tokio::join!(send, client.read_exact(&mut taken));
+            sent.unwrap();
+            read.unwrap();
+            tokio::time::sleep(2 * EVERY).await;
+        }
     }
 }

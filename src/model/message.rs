@@ -88,6 +88,13 @@ pub struct PreparedPut {
     pub after: Option<Version>,
 }
 
+impl PreparedPut {
+    /// A plain one.
+    pub fn new(key: Key, content: Content, level: Level) -> PreparedPut {
+        PreparedPut { key, content, level, timeout: None, ticket: None, after: None }
+    }
+}
+
 /// What an inspection shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InspectSource {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use chord::client::{Client, Options, Routing, Safety, Write};
-use chord::model::{ClientRequest, ClientResponse, Content, Key, Level};
+use chord::client::{Client, Options, Routing, Safety};
+use chord::model::{ClientRequest, ClientResponse, Content, Key, Level, PreparedPut};
 
 use crate::process::{Cluster, Shape, text};
 
@@ -120,7 +120,7 @@ fn a_client_with_an_old_table_asks_again_and_sends_again() {
         });
         let key = Key::bound("key1");
         let write = |value: &'static str| {
-            Write::new(key.clone(), Content::Value(value.into()), Level::Quorum)
+            PreparedPut::new(key.clone(), Content::Value(value.into()), Level::Quorum)
         };
         let first = client.write(write("one")).await.unwrap();
         let owner = client.table().await.unwrap().replicas(&key)[0];

@@ -152,6 +152,13 @@ fn an_outage_fails_the_pairs_that_it_concerns() {
         (set.status, set.json()),
         (206, json!([{"keys_added": 1, "keys_failed": [string("137")]}]))
     );
+    // Two pairs with one key share one fate.
+    let twice = json!([{"key": string("137"), "value": string("v")}, {"key": string("137"), "value": string("w")}]);
+    let set = send(cluster.http[0], "PUT", "/set", &twice);
+    assert_eq!(
+        set.json(),
+        json!([{"keys_added": 0, "keys_failed": [string("137"), string("137")]}])
+    );
     let fetched = send(cluster.http[0], "POST", "/fetch", &json!([string("0"), string("137")]));
     let expected = json!([pairs[0], {"key": string("137"), "value": {}}]);
     assert_eq!((fetched.status, fetched.json()), (206, expected));

@@ -85,7 +85,7 @@ struct Flags {
     #[arg(long, value_name = "KEY", conflicts_with = "command")]
     del: Option<OsString>,
     /// One command; without one, the console or standard input.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 

@@ -148,12 +148,13 @@ async fn write(
         let text = format!("the value has {} bytes; at most {MAX_VALUE}", value.len());
         return Err(Failure(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
+    let partition = partitions::of(&shared, &key).await?;
     let existed = exists(&shared, &key, &payload).await;
     let version =
         register::write(&shared, &key, Content::Value(value.into()), &mut payload).await?;
     // If nobody can tell whether it is new, it is called so.
     let status = if existed == Some(true) { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(success(status, written(&shared, &key, version, &payload).await?))
+    Ok(success(status, written(partition, version, &payload)))
 }
 
 /// `DELETE /kvs`: the fields in the URL, or in a form.
@@ -169,24 +170,21 @@ async fn delete(
         fields = Fields::parse(&body.bytes)?;
     }
     let (key, mut payload) = asked(&fields)?;
+    let partition = partitions::of(&shared, &key).await?;
     if exists(&shared, &key, &payload).await == Some(false) {
         return Err(missing());
     }
     let version = register::write(&shared, &key, Content::Tombstone, &mut payload).await?;
-    Ok(success(StatusCode::OK, written(&shared, &key, version, &payload).await?))
+    Ok(success(StatusCode::OK, written(partition, version, &payload)))
 }
 
-async fn written(
-    shared: &Arc<Shared>,
-    key: &Key,
-    version: Version,
-    payload: &Payload,
-) -> Result<Value, Failure> {
-    Ok(json!({
-        "partition_id": partitions::of(shared, key).await?,
+/// What is said of a write. It cannot fail: a write that was stored must not be reported as an error.
+fn written(partition: usize, version: Version, payload: &Payload) -> Value {
+    json!({
+        "partition_id": partition,
         "causal_payload": payload.to_text(),
         "timestamp": version.time,
-    }))
+    })
 }
 
 /// Whether the key has a value, as far as the client may see; `None`: nobody can tell now.

@@ -8,8 +8,10 @@ use futures_util::future::join_all;
 use super::super::Shared;
 use super::Failure;
 use super::payload::Payload;
-use crate::client::{Error, Write};
-use crate::model::{Cell, ClientRequest, ClientResponse, Content, Key, Level, ServerId, Version};
+use crate::client::Error;
+use crate::model::{
+    Cell, ClientRequest, ClientResponse, Content, Key, Level, PreparedPut, ServerId, Version,
+};
 
 /// For a majority to answer, before ONE takes its place. A server is known to be silent after less.
 const MAJORITY: Duration = Duration::from_millis(1_500);
@@ -122,8 +124,11 @@ pub(super) async fn write(
     payload: &mut Payload,
 ) -> Result<Version, Failure> {
     let after = payload.after();
-    let mut write =
-        Write { after, timeout: Some(MAJORITY), ..Write::new(key.clone(), content, Level::Quorum) };
+    let mut write = PreparedPut {
+        after,
+        timeout: Some(MAJORITY),
+        ..PreparedPut::new(key.clone(), content, Level::Quorum)
+    };
     let first = shared.client.write(write.clone()).await;
     let (answered, held) = match first {
         Ok(answered) => (answered, true),

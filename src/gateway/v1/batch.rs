@@ -17,10 +17,10 @@ use super::super::words::{self, Fields, MANNER, Manner};
 use super::super::{Shared, State, body};
 use super::keys::{stored, unexpected};
 use super::ranges::put_bytes;
+use crate::client::Error;
 use crate::client::record::from_json_parts;
 use crate::client::show::time;
-use crate::client::{Error, Write};
-use crate::model::{ClientRequest, ClientResponse, Content, Key};
+use crate::model::{ClientRequest, ClientResponse, Content, Key, PreparedPut};
 
 /// Items of one request at most.
 pub(super) const MAX_ITEMS: usize = 10_000;
@@ -238,7 +238,7 @@ async fn put_one(shared: &Shared, bytes: Vec<u8>, content: Content, manner: Mann
         Err(problem) => return with_problem(&bytes, "not_stored", &problem),
     };
     let Manner { level, timeout, .. } = manner;
-    let write = Write { key, content, level, timeout, ticket: None, after: None };
+    let write = PreparedPut { key, content, level, timeout, ticket: None, after: None };
     match shared.client.write(write).await {
         Ok(answered) => match answered.response {
             ClientResponse::Put { version, overtaken } => {

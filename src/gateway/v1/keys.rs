@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::super::problem::Problem;
 use super::super::words::{Fields, MANNER, Manner, key_in_path};
 use super::super::{State, body};
+use crate::client::Answered;
 use crate::client::show::time;
-use crate::client::{Answered, Write};
 use crate::model::{
-    ClientRequest, ClientResponse, Content, Key, MAX_VALUE_LENGTH, ServerId, Version,
+    ClientRequest, ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, ServerId, Version,
 };
 
 const PREFIX: &str = "/v1/keys/";
@@ -121,7 +121,7 @@ async fn write(
     manner: Manner,
 ) -> Result<Response, Problem> {
     let Manner { level, timeout, ticket } = manner;
-    let write = Write { key, content, level, timeout, ticket, after: None };
+    let write = PreparedPut { key, content, level, timeout, ticket, after: None };
     let Answered { server, response } =
         shared.client.write(write).await.map_err(|error| Problem::of_write(&error))?;
     let ClientResponse::Put { version, overtaken } = response else { return Err(unexpected()) };
