@@ -14,7 +14,8 @@ use std::io::{self, Read};
 use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
 use bytes::Bytes;
 
-use super::record::{read_version, write_version};
+use super::record::{MAX_POSITION, MIN_LENGTH, read_version, write_version};
+use super::segment::HEADER;
 use super::{Place, Record};
 use crate::model::{Content, Key, Version};
 
@@ -134,10 +135,18 @@ impl KeyFile {
             // In memory of its own: a slice would keep the whole file there.
             let key = Key::bound(key.to_vec());
             input = rest;
+            let end = offset.checked_add(record_length).filter(|end| *end <= length);
+            if end.is_none() || record_length < MIN_LENGTH || (offset as usize) < HEADER {
+                return Ok(None);
+            }
+            if kind != EntryKind::Erase && version.is_zero() {
+                return Ok(None);
+            }
             let place = Place { segment, offset, length: record_length };
             entries.push(KeyEntry { key, version, kind, place });
         }
-        Ok(Some(KeyFile { segment, length, last, entries }))
+        let is_true = input.is_empty() && last <= MAX_POSITION;
+        Ok(is_true.then_some(KeyFile { segment, length, last, entries }))
     }
 }
 

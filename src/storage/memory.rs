@@ -29,6 +29,8 @@ pub struct MemoryDisk {
     operations: u64,
     syncs: u64,
     sync_fails: bool,
+    /// A file that cannot be read.
+    unreadable: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,17 @@ struct File {
 enum Write {
     Bytes(usize, Vec<u8>),
     Truncate(usize),
+}
+
+/// What a power cut leaves of an unsynced write.
+#[derive(Clone, Debug)]
+enum Fate {
+    Lost,
+    Kept,
+    /// Its first bytes.
+    Prefix(usize),
+    /// Some of its sectors.
+    Sectors(Vec<bool>),
 }
 
 #[derive(Clone, Debug)]
@@ -98,29 +111,39 @@ impl MemoryDisk {
 
     /// The power goes out, and comes back. `random(n)` gives a number below n; always 0 keeps nothing unsynced.
     pub fn crash(&mut self, mut random: impl FnMut(u64) -> u64) {
-        let kept = random(self.renames.len() as u64 + 1) as usize;
-        for change in self.renames.drain(..).take(kept) {
+        let names = random(self.renames.len() as u64 + 1) as usize;
+        self.survive(names, |_, _, write| match (write, random(4)) {
+            (_, 0) => Fate::Lost,
+            (Write::Bytes(_, bytes), 1) => {
+                Fate::Sectors((0..bytes.len().div_ceil(SECTOR)).map(|_| random(2) == 1).collect())
+            }
+            (Write::Bytes(_, bytes), 2) => Fate::Prefix(random(bytes.len() as u64 + 1) as usize),
+            (_, _) => Fate::Kept,
+        });
+    }
+
+    /// The power goes out: this many of the unsynced changes of names are kept, and of each unsynced write what `fate`
+    /// says of it, by its file and its number among the file's writes.
+    fn survive(&mut self, names: usize, mut fate: impl FnMut(u64, usize, &Write) -> Fate) {
+        for change in self.renames.drain(..).take(names) {
             change.apply(&mut self.durable_names);
         }
-        self.renames.clear();
         self.names = self.durable_names.clone();
         let names = &self.names;
         self.files.retain(|file, _| names.values().any(|kept| kept == file));
-        for file in self.files.values_mut() {
-            for write in std::mem::take(&mut file.writes) {
-                match (&write, random(4)) {
-                    (_, 0) => {}
-                    (Write::Bytes(offset, bytes), 1) => {
-                        // Some of its sectors only.
+        for (id, file) in &mut self.files {
+            for (number, write) in std::mem::take(&mut file.writes).into_iter().enumerate() {
+                match (fate(*id, number, &write), &write) {
+                    (Fate::Lost, _) => {}
+                    (Fate::Sectors(kept), Write::Bytes(offset, bytes)) => {
                         for (sector, piece) in bytes.chunks(SECTOR).enumerate() {
-                            if random(2) == 1 {
+                            if kept.get(sector) == Some(&true) {
                                 write_at(&mut file.durable, offset + sector * SECTOR, piece);
                             }
                         }
                     }
-                    (Write::Bytes(offset, bytes), 2) => {
-                        let kept = random(bytes.len() as u64 + 1) as usize;
-                        write_at(&mut file.durable, *offset, &bytes[..kept]);
+                    (Fate::Prefix(length), Write::Bytes(offset, bytes)) => {
+                        write_at(&mut file.durable, *offset, &bytes[..length]);
                     }
                     (_, _) => write.apply(&mut file.durable),
                 }
@@ -131,9 +154,50 @@ impl MemoryDisk {
         self.sync_fails = false;
     }
 
+    /// Every state that a power cut now could leave, of which at most one write is torn: each number of name changes, with
+    /// all other unsynced writes lost, or all kept; of each write each prefix and each set of its sectors.
+    #[cfg(test)]
+    pub(super) fn survivors(&self, mut visit: impl FnMut(MemoryDisk)) {
+        let writes = |(id, file): (&u64, &File)| {
+            let numbered: Vec<_> = file.writes.iter().cloned().enumerate().collect();
+            let id = *id;
+            numbered.into_iter().map(move |(number, write)| (id, number, write))
+        };
+        let writes: Vec<_> = self.files.iter().flat_map(writes).collect();
+        for names in 0..=self.renames.len() {
+            for others in [Fate::Lost, Fate::Kept] {
+                let mut leave = |torn: Option<(u64, usize)>, fate: &Fate| {
+                    let mut disk = self.clone();
+                    disk.survive(names, |id, number, _| match torn == Some((id, number)) {
+                        true => fate.clone(),
+                        false => others.clone(),
+                    });
+                    visit(disk);
+                };
+                leave(None, &others);
+                for (id, number, write) in &writes {
+                    let Write::Bytes(_, bytes) = write else { continue };
+                    for length in 1..bytes.len() {
+                        leave(Some((*id, *number)), &Fate::Prefix(length));
+                    }
+                    let sectors = bytes.len().div_ceil(SECTOR).min(6);
+                    for kept in 1..(1u32 << sectors) - 1 {
+                        let kept = (0..sectors).map(|sector| kept >> sector & 1 == 1).collect();
+                        leave(Some((*id, *number)), &Fate::Sectors(kept));
+                    }
+                }
+            }
+        }
+    }
+
     /// No more than this many bytes fit from now on.
     pub fn set_capacity(&mut self, bytes: Option<u64>) {
         self.capacity = bytes;
+    }
+
+    /// No byte of this file can be read from now on.
+    pub fn make_unreadable(&mut self, name: Option<&str>) {
+        self.unreadable = name.map(str::to_owned);
     }
 
     /// The next sync fails, and takes its unsynced bytes with it.
@@ -223,6 +287,9 @@ impl Disk for MemoryDisk {
 
     fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let bytes = &self.file(name)?.bytes;
+        if self.unreadable.as_deref() == Some(name) {
+            return Err(io::Error::other("input/output error"));
+        }
         let start = (offset as usize).min(bytes.len());
         let end = start.saturating_add(length).min(bytes.len());
         Ok(bytes[start..end].to_vec())

@@ -18,7 +18,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::keyfile::{EntryKind, KeyEntry, KeyFile};
-use super::record::{self, Written};
+use super::record::{self, MAX_POSITION, Written};
 use super::segment::{Ending, HEADER, Header, Scan, scan, segment_number};
 use super::{Disk, Log, Place, Recovered, RecoveredCell};
 use crate::model::{Key, ServerId, Version};
@@ -356,7 +356,7 @@ impl Gathered {
             found.push(written);
         }
         let records = records.into_iter().map(|(_, written)| written).chain(found);
-        for written in records {
+        for written in records.filter(|written| written.sequence <= MAX_POSITION) {
             self.last = self.last.max(written.sequence);
             self.salvage.push(written);
         }

@@ -3,7 +3,7 @@
 use byteorder::{BigEndian, ByteOrder};
 use bytes::Bytes;
 
-use super::record::{Parsed, Written, find_next, parse};
+use super::record::{MAX_POSITION, Parsed, Written, find_next, parse};
 use super::{Log, Place};
 use crate::model::ServerId;
 
@@ -74,14 +74,15 @@ impl Header {
         let is_true = bytes[..7] == MAGIC
             && bytes[7] == FORMAT
             && crc32c::crc32c(&bytes[..38]) == BigEndian::read_u32(&bytes[38..42]);
-        is_true.then(|| Header {
+        let header = Header {
             cluster: BigEndian::read_u64(&bytes[8..16]),
             server: ServerId(BigEndian::read_u16(&bytes[16..18])),
             segment: BigEndian::read_u32(&bytes[18..22]),
             first: BigEndian::read_u64(&bytes[22..30]),
             previous: BigEndian::read_u32(&bytes[30..34]),
             previous_length: BigEndian::read_u32(&bytes[34..38]),
-        })
+        };
+        (is_true && (1..=2 * MAX_POSITION).contains(&header.first)).then_some(header)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The storage as a whole, on a medium that keeps synced and written bytes apart: what was acknowledged is there, what was
 //! not may be, and nothing else; torn and damaged are told apart.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -313,6 +315,32 @@ fn every_flipped_bit_is_noticed_and_no_good_record_is_dropped_in_silence() {
         }
     }
     assert!(reported > 100 && torn > 100, "{reported} reported, {torn} torn");
+}
+
+/// Bug class 39: a file that cannot be read ends the start, by name, and nothing is changed; a key file is only an aid.
+#[test]
+fn a_file_that_cannot_be_read_ends_the_start_and_harms_nothing() {
+    let disk = filled(9);
+    let full = Folder::open(disk.clone()).unwrap().contents();
+    for (name, _) in disk.files() {
+        let mut unreadable = disk.clone();
+        unreadable.make_unreadable(Some(&name));
+        let opened = Folder::open(unreadable.clone());
+        if name.ends_with(".keys") {
+            assert_eq!(opened.unwrap().contents(), full, "{name}");
+            continue;
+        }
+        match opened.map(|_| ()) {
+            Err(OpenError::Io { file, .. }) => assert_eq!(file, name),
+            other => panic!("{name}: {other:?}"),
+        }
+        // It was a cable.
+        let _ = Engine::open(&mut unreadable, options());
+        unreadable.make_unreadable(None);
+        let mut folder = Folder::open(unreadable).unwrap();
+        assert!(folder.damaged.is_empty(), "{name}");
+        assert_eq!(folder.contents(), full, "{name}");
+    }
 }
 
 /// A damaged log is noted in the identity before the file is set aside, so that a crash in between does not hide it.
