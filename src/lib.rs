@@ -30,6 +30,7 @@
 //!   node       the protocol: events in, effects out
 //!   wire       Thrift over bytes        ring   who keeps what
 //!   storage    the log and its keydir   model  keys, cells, versions, messages
+//!   judge      whether a history of what clients saw is one that a true store can have
 //! ```
 //!
 //! Each module may import those below it and not those beside or above it; `tests/architecture` holds that table
@@ -43,6 +44,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod judge;
 pub mod model;
 pub mod node;
 pub mod ring;

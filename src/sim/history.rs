@@ -1,9 +1,9 @@
 //! What clients did, and what they were told.
 
+use crate::judge::{Entry, Op, Outcome as Told};
 use crate::model::{Key, Level, ServerId, Version};
 
-/// A value by its number; 0 is *nothing there*. Every put has a number of its own.
-pub(super) type Value = u32;
+pub(super) use crate::judge::oracle::Value;
 
 /// One operation on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,40 +42,33 @@ pub(super) enum Outcome {
 }
 
 impl Operation {
-    /// As a line of JSON: what outside checkers read. Times are nanoseconds of virtual time; `final`: it was made after
-    /// all faults had stopped.
-    pub(super) fn to_json(&self, is_final: bool) -> String {
+    /// As outside checkers read it. Times are nanoseconds of virtual time.
+    pub(super) fn to_entry(&self, is_nobodys: bool) -> Entry {
         let text = |value: Value| (value != 0).then(|| format!("v{value}"));
         let (op, value) = match (self.kind, self.outcome) {
-            (Kind::Write(0), _) => ("delete", None),
-            (Kind::Write(value), _) => ("put", text(value)),
-            (Kind::Read, Outcome::Found(value)) => ("get", text(value)),
-            (Kind::Read, _) => ("get", None),
+            (Kind::Write(0), _) => (Op::Delete, None),
+            (Kind::Write(value), _) => (Op::Put, text(value)),
+            (Kind::Read, Outcome::Found(value)) => (Op::Get, text(value)),
+            (Kind::Read, _) => (Op::Get, None),
         };
         let (outcome, ts) = match self.outcome {
-            Outcome::Done(version) => ("ok", Some(version.time)),
-            Outcome::Found(_) => ("ok", None),
-            Outcome::Refused => ("fail", None),
-            Outcome::Unknown => ("unknown", None),
+            Outcome::Done(version) => (Told::Ok, Some(version.time)),
+            Outcome::Found(_) => (Told::Ok, None),
+            Outcome::Refused => (Told::Fail, None),
+            Outcome::Unknown => (Told::Unknown, None),
         };
-        let client = if is_final { "end".to_owned() } else { format!("c{}", self.client) };
-        let mut line = serde_json::json!({
-            "client": client,
-            "op": op,
-            "key": self.key.to_string(),
-            "value": value,
-            "start": self.start * 1_000,
-            "end": self.end * 1_000,
-            "outcome": outcome,
-            "level": self.level.name(),
-            "node": self.server.0,
-        });
-        if let (Some(ts), Some(line)) = (ts, line.as_object_mut()) {
-            line.insert("ts".to_owned(), ts.into());
+        Entry {
+            client: if is_nobodys { "end".to_owned() } else { format!("c{}", self.client) },
+            op,
+            key: self.key.to_string(),
+            value,
+            start: self.start * 1_000,
+            end: self.end * 1_000,
+            outcome,
+            level: self.level.name().to_owned(),
+            node: Some(self.server.0),
+            ts,
+            is_final: false,
         }
-        if let (true, Some(line)) = (is_final, line.as_object_mut()) {
-            line.insert("final".to_owned(), true.into());
-        }
-        line.to_string()
     }
 }

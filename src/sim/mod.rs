@@ -19,7 +19,7 @@
 //!
 //! While that goes on, clients put, get, delete and scan a few keys and note what they were told. Then faults stop, and
 //! after a while every server must vote, every replica hold the same, every hint be delivered. `invariants` has one
-//! property a file; `oracle` decides whether each key has behaved as one copy. A run that did nothing proves nothing,
+//! property a file; `judge::oracle` decides whether each key has behaved as one copy. A run that did nothing proves nothing,
 //! and fails.
 //!
 //! # Proof that it can fail
@@ -33,7 +33,6 @@
 mod history;
 mod invariants;
 mod network;
-mod oracle;
 mod profile;
 mod seed;
 mod summary;

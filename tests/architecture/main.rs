@@ -63,9 +63,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         module: "sim",
-        may_import: &["sim", "node", "storage", "wire", "ring", "model"],
+        may_import: &["sim", "judge", "node", "storage", "wire", "ring", "model"],
         never: &["tokio::", "std::net", "SystemTime", "chord_gen"],
         because: "a simulated world has no real sockets, clocks or tasks",
+    },
+    Rule {
+        module: "judge",
+        may_import: &["judge"],
+        never: PURE,
+        because: "a history is judged by what clients saw, whatever the store is",
     },
     Rule {
         module: "client",

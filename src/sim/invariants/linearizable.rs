@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::history::Operation;
-use super::super::oracle::{Verdict, judge};
+use super::super::history::{Kind, Operation, Outcome};
 use super::super::workload::is_at_one;
 use super::Evidence;
+use crate::judge::oracle::{Call, Verdict, What, judge};
 use crate::model::Key;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
@@ -14,12 +14,26 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     for operation in evidence.operations.iter().filter(|operation| !is_at_one(&operation.key)) {
         keys.entry(&operation.key).or_default().push(operation);
     }
-    let verdict = |(key, operations): (&Key, Vec<&Operation>)| match judge(&operations) {
+    let verdict = |(key, operations): (&Key, Vec<&Operation>)| match judge(&calls(&operations)) {
         Verdict::Linearizable => None,
         Verdict::Violation(why) => Some(format!("key {key}: {why}\n{}", show(&operations))),
         Verdict::Undecided => Some(format!("key {key}: the search was given up")),
     };
     keys.into_iter().filter_map(verdict).collect()
+}
+
+fn calls(operations: &[&Operation]) -> Vec<Call> {
+    let call = |operation: &&Operation| {
+        let what = match (operation.kind, operation.outcome) {
+            (Kind::Read, Outcome::Found(value)) => What::Read(value),
+            (Kind::Write(value), Outcome::Done(_)) => What::Wrote(value),
+            (Kind::Write(value), Outcome::Unknown) => What::MayHaveWritten(value),
+            (Kind::Write(value), Outcome::Refused) => What::Refused(value),
+            (Kind::Read, _) | (Kind::Write(_), Outcome::Found(_)) => return None,
+        };
+        Some(Call { start: operation.start, end: operation.end, what })
+    };
+    operations.iter().filter_map(call).collect()
 }
 
 fn show(operations: &[&Operation]) -> String {
