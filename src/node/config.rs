@@ -35,6 +35,9 @@ pub struct Config {
     pub repair_interval: Duration,
     /// Calls of clients in flight at most; beyond it [`crate::model::Failure::Overloaded`].
     pub max_calls: usize,
+    /// Bytes of values that are being fetched from the disk at a time, roughly; reads beyond it wait. Values that wait for
+    /// nothing are memory too, and a few calls can ask for many of them.
+    pub max_loading: usize,
     /// Hints kept for one server at most, in entries and in bytes of keys and values; beyond it a mark takes
     /// their place.
     pub max_hints: usize,
@@ -65,6 +68,7 @@ impl Config {
             silence: Duration::from_millis(700),
             repair_interval: Duration::from_secs(10),
             max_calls: 10_000,
+            max_loading: 64 << 20,
             max_hints: 1_000_000,
             max_hint_bytes: 256 << 20,
             cells: StoreOptions { memory: 256 << 20, dead_percent: 50, flaw: None },

@@ -263,7 +263,9 @@ impl Node {
             }
             ClientRequest::Inspect { source: InspectSource::Cells, from, limit } => {
                 let report = turn!(self, |turn| self.replica.inspect(turn, call.0, from, limit));
-                self.on_report(report);
+                if let Some(report) = report {
+                    self.on_report(report);
+                }
             }
             ClientRequest::Inspect { source: InspectSource::HintsFor(target), from, limit } => {
                 let result = if self.membership.servers().any(|server| server == target) {
@@ -537,10 +539,7 @@ impl Node {
         match completion {
             Completion::Broken { error, file } => {
                 self.stopped = true;
-                self.out.stop(format!(
-                    "the storage can no longer be trusted: {file}: {error}; restart the server to \
-                     recover what is durable"
-                ));
+                self.out.stop(format!("the storage can no longer be trusted: {file}: {error}"));
             }
             Completion::IdentityUnsaved { ticket } => {
                 self.keeper.on_unsaved(ticket, self.now.instant);
@@ -562,24 +561,24 @@ impl Node {
             | Completion::Removed { log: Log::Cells, .. } => {
                 let membership = &self.membership;
                 let sender = |position| membership.sender(position);
-                let report =
+                let reports =
                     turn!(self, |turn| self.replica.on_completion(turn, &sender, completion));
-                self.on_report(report);
+                reports.into_iter().for_each(|report| self.on_report(report));
             }
         }
     }
 
-    fn on_report(&mut self, report: Option<Report>) {
+    fn on_report(&mut self, report: Report) {
         match report {
-            Some(Report::Inspected { number, entries, truncated }) => {
+            Report::Inspected { number, entries, truncated } => {
                 let entries = entries.into_iter().map(cell_of).collect();
                 let response = self.inspected(entries, truncated);
                 self.out.answer(CallId(number), Ok(response));
             }
-            Some(Report::Damaged) if self.join.is_none() => {
+            Report::Damaged if self.join.is_none() => {
                 self.rebuild("a record of its log could not be read back");
             }
-            Some(Report::Damaged) | None => {}
+            Report::Damaged => {}
         }
     }
 

@@ -9,7 +9,7 @@
 //! Beside its cells the replica keeps a digest of every range: how many keys it holds there, and the XOR of a
 //! hash of each key and version, so that two replicas that hold the same can see it at a glance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use super::turn::{ReplyTo, Turn};
@@ -18,7 +18,7 @@ use crate::model::{
     Cell, Content, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read, Refusal, Sender,
     Version,
 };
-use crate::storage::{Admission, Completion, News, Store, StoreStats, Ticket, Whereabouts};
+use crate::storage::{Admission, Completion, News, Place, Store, StoreStats, Ticket, Whereabouts};
 
 /// Cells of this server.
 #[derive(Debug)]
@@ -26,8 +26,12 @@ pub(super) struct Replica {
     store: Store,
     /// Who waits for which append.
     appends: BTreeMap<Ticket, Vec<ReplyTo>>,
-    /// What a load from disk is for.
-    loads: BTreeMap<Ticket, Load>,
+    /// What a load from disk is for, and how many bytes it takes.
+    loads: BTreeMap<Ticket, (Load, usize)>,
+    /// Bytes of all loads.
+    loading: usize,
+    /// Reads that meet too many of them.
+    waiting: VecDeque<Waiting>,
     /// Pages that wait for loads.
     pages: BTreeMap<u64, Page>,
     next_page: u64,
@@ -40,6 +44,13 @@ enum Load {
     Read(ReplyTo),
     /// The entry at this position of that page.
     PageEntry(u64, usize),
+}
+
+/// A read that begins anew once there is room.
+#[derive(Debug)]
+enum Waiting {
+    Read(ReplyTo, Key),
+    Page(Reader, PageBounds),
 }
 
 /// An answer that is complete but for values on disk.
@@ -86,6 +97,8 @@ impl Replica {
             store,
             appends: BTreeMap::new(),
             loads: BTreeMap::new(),
+            loading: 0,
+            waiting: VecDeque::new(),
             pages: BTreeMap::new(),
             next_page: 0,
             digests,
@@ -94,7 +107,7 @@ impl Replica {
 
     /// Appends, disk reads and pages that somebody waits for.
     pub(super) fn in_hand(&self) -> usize {
-        self.appends.len() + self.loads.len() + self.pages.len()
+        self.appends.len() + self.loads.len() + self.pages.len() + self.waiting.len()
     }
 
     /// Highest durable position of the log.
@@ -144,7 +157,7 @@ impl Replica {
             PeerRequest::Store { key, cell, .. } => self.put(turn, sender, to, &key, &cell),
             PeerRequest::Page { from, to: end, max_entries, max_bytes, with_values, .. } => {
                 let bounds = PageBounds { from, end, max_entries, max_bytes, with_values };
-                let report = self.page(turn, sender, Reader::Server(to), &bounds);
+                let report = self.page(turn, sender, Reader::Server(to), bounds);
                 debug_assert!(report.is_none(), "a server's page is answered, not reported");
             }
             PeerRequest::Digest { .. } => {
@@ -165,7 +178,7 @@ impl Replica {
     ) -> Option<Report> {
         let (max_entries, max_bytes) = (limit, INSPECTED_BYTES);
         let bounds = PageBounds { from, end: None, max_entries, max_bytes, with_values: true };
-        self.page(turn, &Sender::default(), Reader::Inspector(number), &bounds)
+        self.page(turn, &Sender::default(), Reader::Inspector(number), bounds)
     }
 
     /// A storage command of the cells' log was carried out.
@@ -174,12 +187,28 @@ impl Replica {
         turn: &mut Turn<'_>,
         sender: &dyn Fn(u64) -> Sender,
         completion: Completion,
-    ) -> Option<Report> {
+    ) -> Vec<Report> {
         let mut commands = Vec::new();
         let news = self.store.complete(completion, &mut commands);
         turn.out.storage(commands);
         let sender = sender(self.store.position());
-        match news? {
+        let Some(news) = news else { return Vec::new() };
+        let mut reports = Vec::from_iter(self.on_news(turn, &sender, news));
+        while self.loading < turn.config.max_loading
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            match waiting {
+                Waiting::Read(to, key) => self.read(turn, &sender, to, &key, true),
+                Waiting::Page(reader, bounds) => {
+                    reports.extend(self.page(turn, &sender, reader, bounds));
+                }
+            }
+        }
+        reports
+    }
+
+    fn on_news(&mut self, turn: &mut Turn<'_>, sender: &Sender, news: News) -> Option<Report> {
+        match news {
             News::Published { ticket, key, before, now } => {
                 if before != now {
                     let digest = &mut self.digests[turn.config.topology.index_of(&key)];
@@ -189,31 +218,42 @@ impl Replica {
                     digest.add(&key, now);
                 }
                 for to in self.appends.remove(&ticket).unwrap_or_default() {
-                    answer(turn, &sender, to, PeerAnswer::Stored { current: now });
+                    answer(turn, sender, to, PeerAnswer::Stored { current: now });
                 }
                 None
             }
             News::Rejected { ticket, .. } => {
                 turn.out.count("stores_rejected");
                 for to in self.appends.remove(&ticket).unwrap_or_default() {
-                    answer(turn, &sender, to, PeerAnswer::Refused(Refusal::Storage));
+                    answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
                 }
                 None
             }
-            News::Loaded { ticket, key, cell } => self.loaded(turn, &sender, ticket, &key, cell),
+            News::Loaded { ticket, key, cell } => self.loaded(turn, sender, ticket, &key, cell),
             News::Damaged { ticket } => {
-                if let Some(load) = ticket.and_then(|ticket| self.loads.remove(&ticket)) {
-                    match load {
-                        Load::Read(to) => {
-                            answer(turn, &sender, to, PeerAnswer::Refused(Refusal::Storage));
-                        }
-                        // The page can never be complete: whoever reads it gets none.
-                        Load::PageEntry(page, _) => self.drop_page(turn, &sender, page),
+                match ticket.and_then(|ticket| self.end_load(ticket)) {
+                    Some(Load::Read(to)) => {
+                        answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
                     }
+                    // The page can never be complete: whoever reads it gets none.
+                    Some(Load::PageEntry(page, _)) => self.drop_page(turn, sender, page),
+                    None => {}
                 }
                 Some(Report::Damaged)
             }
         }
+    }
+
+    fn begin_load(&mut self, ticket: Ticket, load: Load, place: Place) {
+        let bytes = place.length as usize;
+        self.loading += bytes;
+        self.loads.insert(ticket, (load, bytes));
+    }
+
+    fn end_load(&mut self, ticket: Ticket) -> Option<Load> {
+        let (load, bytes) = self.loads.remove(&ticket)?;
+        self.loading -= bytes;
+        Some(load)
     }
 
     fn read(
@@ -237,10 +277,15 @@ impl Replica {
             Some((version, Whereabouts::Memory(content))) => {
                 PeerAnswer::Held { version, content: Some(content) }
             }
-            Some((_, Whereabouts::Disk(_))) => {
+            Some((_, Whereabouts::Disk(_))) if self.loading >= turn.config.max_loading => {
+                turn.out.count("loads_put_off");
+                self.waiting.push_back(Waiting::Read(to, key.clone()));
+                return;
+            }
+            Some((_, Whereabouts::Disk(place))) => {
                 let mut commands = Vec::new();
                 if let Some(ticket) = self.store.load(key, &mut commands) {
-                    self.loads.insert(ticket, Load::Read(to));
+                    self.begin_load(ticket, Load::Read(to), place);
                 }
                 turn.out.storage(commands);
                 return;
@@ -281,7 +326,7 @@ impl Replica {
         turn: &mut Turn<'_>,
         sender: &Sender,
         reader: Reader,
-        bounds: &PageBounds,
+        bounds: PageBounds,
     ) -> Option<Report> {
         let end = bounds.end.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut entries: Vec<PageEntry> = Vec::new();
@@ -301,7 +346,7 @@ impl Replica {
                 }
                 Whereabouts::Disk(place) => {
                     bytes += place.length as usize;
-                    on_disk.push(entries.len());
+                    on_disk.push((entries.len(), place));
                     None
                 }
             };
@@ -310,16 +355,21 @@ impl Replica {
         if on_disk.is_empty() {
             return finish_page(turn, sender, reader, entries, truncated);
         }
+        if self.loading >= turn.config.max_loading {
+            turn.out.count("loads_put_off");
+            self.waiting.push_back(Waiting::Page(reader, bounds));
+            return None;
+        }
         let number = self.next_page;
         self.next_page += 1;
         let mut commands = Vec::new();
         let mut missing = 0;
-        for position in on_disk {
+        for (position, place) in on_disk {
             // What was on disk a moment ago, in this same turn, still is.
             let Some(ticket) = self.store.load(&entries[position].key, &mut commands) else {
                 continue;
             };
-            self.loads.insert(ticket, Load::PageEntry(number, position));
+            self.begin_load(ticket, Load::PageEntry(number, position), place);
             missing += 1;
         }
         turn.out.storage(commands);
@@ -335,7 +385,7 @@ impl Replica {
         key: &Key,
         cell: Cell,
     ) -> Option<Report> {
-        match self.loads.remove(&ticket)? {
+        match self.end_load(ticket)? {
             // Something newer was shown meanwhile: what a replica says never gets older.
             Load::Read(to) if self.store.version(key) > cell.version => {
                 self.read(turn, sender, to, key, true);

@@ -77,6 +77,8 @@ summary! {
     batches,
     /// Segments compacted.
     compactions,
+    /// Reads that waited for others to come from the disk.
+    loads_put_off,
     /// Hints kept.
     hints_kept,
     /// Hints delivered.
@@ -101,6 +103,7 @@ impl Summary {
             ("reads that found out", self.reads_ok),
             ("scans", self.scanned),
             ("compactions", self.compactions),
+            ("reads that waited for others to come from the disk", self.loads_put_off),
         ];
         for fault in faults {
             needed.push(match fault {

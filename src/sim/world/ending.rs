@@ -173,6 +173,7 @@ impl World {
             // Of the last life of each server.
             let count = |name: &str| status.counters.get(name).copied().unwrap_or(0);
             summary.compactions += count("compactions");
+            summary.loads_put_off += count("loads_put_off");
             summary.hints_kept += count("hints_kept");
             summary.hints_delivered += count("hints_delivered");
             summary.written_back += count("reads_written_back");
@@ -204,7 +205,8 @@ impl World {
             summary: &self.summary,
         };
         violations.extend(check(&evidence));
-        let line = |operation: &Operation| operation.to_json(operation.client == NOBODY) + "\n";
+        let line =
+            |operation: &Operation| operation.to_entry(operation.client == NOBODY).to_json() + "\n";
         let history = match self.options.trace {
             true => self.workload.operations.iter().map(line).collect(),
             false => String::new(),

@@ -42,6 +42,7 @@ impl World {
         config.addresses = self.servers.keys().map(|id| (*id, format!("n{id}"))).collect();
         config.repair_interval = Duration::from_secs(1);
         config.cells = StoreOptions { memory: 200, dead_percent: 50, flaw: storage };
+        config.max_loading = 60;
         config.hints = StoreOptions { memory: 200, dead_percent: 50, flaw: None };
         config.first_request = life << 32;
         config.flaw = self.options.flaw;
