@@ -5,9 +5,9 @@
 //! by their numbers; a peer's requests are answered as they finish.
 //! All answers that are ready leave in one write.
 //!
-//! Push-back, in the order in which it is felt: with [`MAX_CALLS_PER_CONNECTION`] calls in flight, or more than
-//! [`HIGH_WATER`] bytes that the other side does not take, or no room left in the byte budget, nothing more is
-//! read from the socket, and TCP tells the sender.
+//! Push-back, in the order in which it is felt: with [`MAX_CALLS_PER_CONNECTION`] calls in flight (fewer where answers
+//! are long), or more than [`HIGH_WATER`] bytes that the other side does not take, or no room left in the budgets of
+//! `budget.rs`, nothing more is read from the socket, and TCP tells the sender.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -22,12 +22,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 
+use super::budget::{Budget, SHORT, Unsent, weight, weight_of_reply};
 use super::gate::Gate;
+use super::listener::Voice;
 use super::mail::{Input, Outgoing, Route};
 use super::original::{self, Question, Translation};
-use super::stall::{Stall, WATCH};
+use super::stall::{Patience, Stall, WATCH};
 use super::throttle::Throttle;
-use crate::model::ServerId;
+use crate::model::{Failure, ServerId};
 use crate::node::Event;
 use crate::wire::{
     Answer, Call, Detection, Foreign, Format, MAX_FRAME_LENGTH, MessageReader, Method, Sequence,
@@ -41,15 +43,8 @@ pub(crate) const MAX_CALLS_PER_CONNECTION: usize = 1024;
 /// Requests of one peer connection in flight at most: what all the calls of a busy coordinator come to.
 const MAX_REQUESTS_PER_CONNECTION: usize = 16 * 1024;
 
-/// Bytes of calls in hand at most, over all client connections; another such budget is for peers. Two, because
-/// a client's call waits for peers, and peers that waited for clients' calls to end would close the circle.
-pub(crate) const BYTE_BUDGET: usize = 512 << 20;
-
 /// Unsent bytes beyond which nothing more is read: the other side is slow, and answers are memory.
 const HIGH_WATER: usize = 1 << 20;
-
-/// Bytes of a half message that need no share of the budget: every connection may have as much.
-const FREE_BYTES: usize = 64 * 1024;
 
 /// Room made for each read.
 const READ_BYTES: usize = 32 * 1024;
@@ -77,10 +72,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     /// To the node's task.
     pub(crate) inputs: mpsc::Sender<Input>,
-    /// See [`BYTE_BUDGET`].
-    pub(crate) client_bytes: Arc<Semaphore>,
-    /// See [`BYTE_BUDGET`].
-    pub(crate) peer_bytes: Arc<Semaphore>,
+    /// What memory there is for all of them.
+    pub(crate) budget: Budget,
     /// For lines about what strangers send.
     pub(crate) strangers: Throttle,
     /// For lines about peers that are refused.
@@ -88,7 +81,13 @@ pub(crate) struct Shared {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, number: u32, shared: Arc<Shared>) {
+pub(crate) async fn serve(
+    stream: TcpStream,
+    remote: SocketAddr,
+    number: u32,
+    voice: Arc<Voice>,
+    shared: Arc<Shared>,
+) {
     // Without it small answers wait for acknowledgements; a socket that refuses is as good as closed.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -102,6 +101,7 @@ pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, number: u32, sh
         number,
         remote,
         shared,
+        voice,
         reader: None,
         input: BytesMut::new(),
         output: BytesMut::new(),
@@ -114,6 +114,7 @@ pub(crate) async fn serve(stream: TcpStream, remote: SocketAddr, number: u32, sh
         large: None,
         waiting: None,
         ending: false,
+        unsent: Unsent::default(),
         input_stall: Stall::default(),
         output_stall: Stall::default(),
         looks: 0,
@@ -167,6 +168,7 @@ struct Connection {
     number: u32,
     remote: SocketAddr,
     shared: Arc<Shared>,
+    voice: Arc<Voice>,
     /// `None` until the first bytes have said how the connection speaks.
     reader: Option<(Format, MessageReader)>,
     input: BytesMut,
@@ -186,6 +188,7 @@ struct Connection {
     waiting: Option<Waiting>,
     /// Nothing more is read; it ends when everything is answered.
     ending: bool,
+    unsent: Unsent,
     input_stall: Stall,
     output_stall: Stall,
     looks: u32,
@@ -226,7 +229,10 @@ impl Connection {
                 }
                 written = to.write_buf(&mut self.output), if !self.output.is_empty() => {
                     match written {
-                        Ok(count) if count > 0 => self.output_stall.moved(count),
+                        Ok(count) if count > 0 => {
+                            self.output_stall.moved(count);
+                            self.unsent.left(count);
+                        }
                         _ => return,
                     }
                     if self.output.is_empty() {
@@ -254,6 +260,7 @@ impl Connection {
                     Ok(count) => self.input_stall.moved(count),
                     Err(_) => return,
                 },
+                () = self.voice.must_leave() => return,
                 _ = watch.tick() => {
                     if self.has_stalled(reading) {
                         return;
@@ -270,8 +277,8 @@ impl Connection {
 
     /// Whether another call may be taken in.
     fn has_room(&self) -> bool {
-        self.calls.len() < MAX_CALLS_PER_CONNECTION
-            && self.requests.len() < MAX_REQUESTS_PER_CONNECTION
+        self.calls.len() < self.unsent.most_calls(MAX_CALLS_PER_CONNECTION)
+            && self.requests.len() < self.unsent.most_requests(MAX_REQUESTS_PER_CONNECTION)
             && self.output.len() < HIGH_WATER
     }
 
@@ -292,15 +299,21 @@ impl Connection {
             match reader.next(&mut self.input) {
                 Ok(Some(message)) => {
                     self.input_stall.done();
+                    self.voice.speak();
                     self.hand_over_or_wait(message).await?;
                 }
                 Ok(None) => {
                     // Shares of long messages are taken whole and before they are read, so that two half
                     // messages never wait for each other's.
-                    if self.input.len() > FREE_BYTES && self.large.is_none() {
-                        match self.budget().try_acquire_many_owned(MAX_FRAME_LENGTH as u32) {
-                            Ok(share) => self.large = Some(share),
-                            Err(_) => self.wait_for_share(None, MAX_FRAME_LENGTH),
+                    if self.input.len() > SHORT && self.large.is_none() {
+                        let bytes = reader.expected(&self.input);
+                        match self.budget(bytes).try_acquire_many_owned(bytes as u32) {
+                            Ok(share) => {
+                                self.large = Some(share);
+                                // All at once: grown by doubling, it would end up as twice as much.
+                                self.input.reserve(bytes.saturating_sub(self.input.len()) + 4);
+                            }
+                            Err(_) => self.wait_for_share(None, bytes),
                         }
                     }
                     break;
@@ -311,15 +324,18 @@ impl Connection {
         Ok(None)
     }
 
-    fn budget(&self) -> Arc<Semaphore> {
+    /// The budget for a message of that many bytes.
+    fn budget(&self, bytes: usize) -> Arc<Semaphore> {
+        let Budget { calls, long, peers, .. } = &self.shared.budget;
         Arc::clone(match self.introduced {
-            Some(_) => &self.shared.peer_bytes,
-            None => &self.shared.client_bytes,
+            Some(_) => peers,
+            None if bytes > SHORT => long,
+            None => calls,
         })
     }
 
     fn wait_for_share(&mut self, message: Option<Bytes>, bytes: usize) {
-        let share = Box::pin(self.budget().acquire_many_owned(bytes as u32));
+        let share = Box::pin(self.budget(bytes).acquire_many_owned(bytes as u32));
         self.waiting = Some(Waiting { message, share });
     }
 
@@ -330,7 +346,7 @@ impl Connection {
         {
             return self.hand_over(message, Some(share)).await;
         }
-        match self.budget().try_acquire_many_owned(bytes as u32) {
+        match self.budget(bytes).try_acquire_many_owned(bytes as u32) {
             Ok(share) => self.hand_over(message, Some(share)).await,
             Err(_) => {
                 self.wait_for_share(Some(message), bytes);
@@ -442,6 +458,9 @@ impl Connection {
             Outgoing::Answer { slot, result } => {
                 let server = self.shared.server;
                 let as_ready = self.as_ready;
+                let keeps = self.unsent.admit(weight(&result), &self.shared.budget);
+                // Who does not take its answers gets no more long ones.
+                let result = if keeps { result } else { Err(Failure::Overloaded { server }) };
                 let Some(slot) = self.slot(slot) else { return };
                 let answer = match slot.question.take() {
                     Some(question) => question.answer(result),
@@ -464,6 +483,7 @@ impl Connection {
                 }
             }
             Outgoing::Reply { slot, reply } => {
+                self.unsent.expect(weight_of_reply(&reply));
                 if let Some(request) = self.requests.remove(&slot)
                     && !request.oneway
                 {
@@ -520,9 +540,14 @@ impl Connection {
         self.looks = self.looks.wrapping_add(1);
         let now = self.looks;
         self.requests.retain(|_, request| now.wrapping_sub(request.since) <= FORGET_AFTER);
-        let what = if self.input_stall.look(reading && !self.input.is_empty()) {
+        // Half a long message keeps others from sending theirs, if there is no more room.
+        let is_in_the_way = self.large.is_some()
+            && self.introduced.is_none()
+            && self.shared.budget.long.available_permits() < MAX_FRAME_LENGTH;
+        let patience = if is_in_the_way { Patience::Short } else { Patience::Usual };
+        let what = if self.input_stall.look(reading && !self.input.is_empty(), patience) {
             "it has left a message half sent"
-        } else if self.output_stall.look(!self.output.is_empty()) {
+        } else if self.output_stall.look(!self.output.is_empty(), Patience::Usual) {
             "it does not take its answers"
         } else {
             return false;

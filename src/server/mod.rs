@@ -35,6 +35,7 @@
 //! Left out: TLS and more than one shard of the data in a process. A stranger may make the server fetch up to
 //! `MAX_CALLS_PER_CONNECTION` long values for one connection before he takes the first.
 
+mod budget;
 mod clock;
 mod cluster;
 mod config;

@@ -5,8 +5,24 @@ use std::time::Duration;
 /// How often a connection looks whether it has stalled. A coarse clock: one timer a connection, never reset.
 pub(crate) const WATCH: Duration = Duration::from_secs(5);
 
-/// Looks without progress after which it has: 30 seconds.
-const LOOKS: u32 = 6;
+/// For how long it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// 30 seconds.
+    Usual,
+    /// 5 to 10 seconds: others wait for it.
+    Short,
+}
+
+impl Patience {
+    /// Looks without progress after which it has stalled.
+    fn looks(self) -> u32 {
+        match self {
+            Patience::Usual => 6,
+            Patience::Short => 1,
+        }
+    }
+}
 
 /// Bytes that count as progress. A byte every now and then does not, or a stranger could hold a half message
 /// for ever.
@@ -34,13 +50,13 @@ impl Stall {
     }
 
     /// Looks: `waiting` says whether anything should be moving at all. True: it has stalled.
-    pub(crate) fn look(&mut self, waiting: bool) -> bool {
+    pub(crate) fn look(&mut self, waiting: bool, patience: Patience) -> bool {
         if waiting {
             self.looks += 1;
         } else {
             self.done();
         }
-        self.looks > LOOKS
+        self.looks > patience.looks()
     }
 }
 
@@ -51,17 +67,18 @@ mod tests {
     #[test]
     fn a_byte_at_a_time_stalls_but_a_slow_flow_does_not() {
         let mut trickle = Stall::default();
-        let stalled = (0..=LOOKS).any(|_| {
+        let mut stalled = || {
             trickle.moved(1);
-            trickle.look(true)
-        });
-        assert!(stalled);
+            trickle.look(true, Patience::Usual)
+        };
+        assert_eq!((0..100).position(|_| stalled()), Some(6));
+        assert!(trickle.look(true, Patience::Short), "sooner where others wait");
         let mut flow = Stall::default();
         for _ in 0..100 {
             flow.moved(PROGRESS);
-            assert!(!flow.look(true));
+            assert!(!flow.look(true, Patience::Usual));
         }
         let mut idle = Stall::default();
-        assert!((0..100).all(|_| !idle.look(false)));
+        assert!((0..100).all(|_| !idle.look(false, Patience::Short)));
     }
 }

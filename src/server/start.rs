@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use super::budget::Budget;
 use super::clock::Clock;
 use super::config::Config;
-use super::connection::{BYTE_BUDGET, Shared};
+use super::connection::Shared;
 use super::disk::FsDisk;
 use super::error::Error;
 use super::gate::Gate;
@@ -180,8 +181,7 @@ impl Parts<'_> {
             server: config.server,
             gate,
             inputs: inputs.clone(),
-            client_bytes: Arc::new(Semaphore::new(BYTE_BUDGET)),
-            peer_bytes: Arc::new(Semaphore::new(BYTE_BUDGET)),
+            budget: Budget::new(),
             strangers: Throttle::new(clock, STRANGERS),
             refusals: Throttle::new(clock, STRANGERS),
         };

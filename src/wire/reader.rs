@@ -29,6 +29,16 @@ impl MessageReader {
         MessageReader { format, scanner: Scanner::new(format.protocol) }
     }
 
+    /// How many bytes the message that `buffer` begins with may have at most, as far as can be told.
+    pub fn expected(&self, buffer: &[u8]) -> usize {
+        match (self.format.framing, buffer.first_chunk::<4>()) {
+            (Framing::Framed, Some(length)) => {
+                (u32::from_be_bytes(*length) as usize).min(MAX_FRAME_LENGTH)
+            }
+            (Framing::Framed | Framing::Unframed, _) => MAX_FRAME_LENGTH,
+        }
+    }
+
     /// The next whole message, without its frame length, taken off the front of `buffer`; `None`: more bytes are
     /// needed.
     ///

@@ -5,6 +5,7 @@
 
 mod doors;
 mod driver;
+mod hostile;
 mod load;
 #[allow(dead_code, reason = "other test crates need the rest of it")]
 mod process;

@@ -1,0 +1,331 @@
+//! Hostile and broken clients: what they may cost is bounded, and everyone else is served meanwhile.
+//!
+//! Each attack is made on one server of three while a good client puts and gets through the same server and through another
+//! one. Printed for each: the most memory that the server took (`VmHWM`), and the good client's worst case.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use chord::model::{ClientRequest, Key, Level, PreparedPut};
+use chord::wire::{Call, Format, Sequence, encode_call};
+
+use crate::process::{Cluster, Shape, ask, put};
+
+/// A server at rest takes some 10 MiB. Beyond that: values in memory (`--memory`, here its 256 MiB), half messages, messages
+/// in hand and answers not taken, each of which has a budget (`server::budget`); and what the allocator keeps for a while.
+const BOUND_MIB: u64 = 1_400;
+
+/// The good client's calls all succeed, in less than this: a server that is asked for a gigabyte is busy with it for a while.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What the good client has seen.
+#[derive(Default)]
+struct Good {
+    stop: AtomicBool,
+    calls: AtomicU64,
+    slowest_micros: AtomicU64,
+    failures: Mutex<Vec<String>>,
+}
+
+fn be_good(addresses: [SocketAddr; 2], good: &Good) {
+    let mut number = 0;
+    while !good.stop.load(Ordering::Relaxed) {
+        number += 1;
+        let address = addresses[number % 2];
+        let key = format!("good{}", number % 10);
+        let began = Instant::now();
+        let request = match number % 4 {
+            0 | 1 => match put(&key, "v", Level::Quorum) {
+                ClientRequest::Put(put) => {
+                    ClientRequest::Put(PreparedPut { timeout: Some(PATIENCE), ..put })
+                }
+                other => other,
+            },
+            _ => {
+                let key = Key::new(key).unwrap();
+                ClientRequest::Get { key, level: Level::Quorum, timeout: Some(PATIENCE) }
+            }
+        };
+        match ask(address, request) {
+            Ok(Ok(_)) => {}
+            other => good.failures.lock().unwrap().push(format!("{other:?}")),
+        }
+        good.calls.fetch_add(1, Ordering::Relaxed);
+        let micros = began.elapsed().as_micros() as u64;
+        good.slowest_micros.fetch_max(micros, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn memory(pid: u32, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    found.trim_start_matches(':').split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// Makes an attack on server 0 while the good client works.
+fn during(cluster: &Cluster, name: &str, attack: impl FnOnce(SocketAddr)) {
+    let address = |server: usize| -> SocketAddr { cluster.address(server).parse().unwrap() };
+    let pid = cluster.pid(0);
+    // The peak is counted anew.
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    let good = Arc::new(Good::default());
+    let worker = {
+        let (good, addresses) = (good.clone(), [address(0), address(1)]);
+        std::thread::spawn(move || be_good(addresses, &good))
+    };
+    attack(address(0));
+    // It is over; a hundred calls more, to see that it has left nothing behind.
+    let calls = good.calls.load(Ordering::Relaxed) + 100;
+    let until = Instant::now() + crate::process::PATIENCE;
+    while good.calls.load(Ordering::Relaxed) < calls && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    good.stop.store(true, Ordering::Relaxed);
+    worker.join().unwrap();
+    let peak = memory(pid, "VmHWM");
+    let slowest = Duration::from_micros(good.slowest_micros.load(Ordering::Relaxed));
+    println!(
+        "| {name} | {peak} MiB | {} | {:.0} ms |",
+        good.calls.load(Ordering::Relaxed),
+        slowest.as_secs_f64() * 1e3
+    );
+    let failures = good.failures.lock().unwrap();
+    assert!(failures.is_empty(), "{name}: {failures:?}");
+    assert!(slowest < PATIENCE, "{name}: the good client waited {slowest:?}");
+    assert!(peak < BOUND_MIB, "{name}: {peak} MiB");
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream
+}
+
+/// Connections that say this, and nothing more.
+fn hold(address: SocketAddr, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut stream = connect(address);
+        // The server may have stopped reading, or closed.
+        let _ = stream.write_all(bytes);
+        stream
+    };
+    (0..count).map(open).collect()
+}
+
+fn encoded(calls: impl Iterator<Item = ClientRequest>) -> BytesMut {
+    let mut out = BytesMut::new();
+    for (number, request) in calls.enumerate() {
+        let sequence = Sequence(number as i32 + 1);
+        encode_call(Format::NATIVE, sequence, &Call::Client(request), &mut out).unwrap();
+    }
+    out
+}
+
+/// How the server ends the connection; `None`: it does not, for as long as we wait.
+fn ending(mut stream: &TcpStream, patience: Duration) -> Option<Vec<u8>> {
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => Some(answer),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Some(answer),
+        Err(_) => None,
+    }
+}
+
+/// A field of structs within each other, so deep.
+fn deep(levels: usize) -> Vec<u8> {
+    let mut message = vec![0x80, 0x01, 0x00, 0x01, 0, 0, 0, 3];
+    message.extend_from_slice(b"get\0\0\0\x01");
+    message.extend(std::iter::repeat_n([0x0c, 0, 1], levels).flatten());
+    message
+}
+
+/// Bug classes 55 to 57 and 61 to 63.
+#[test]
+fn hostile_clients_cost_little_and_everyone_else_is_served() {
+    let cluster = Cluster::shaped(Shape {
+        flags: &["--max-connections", "400"],
+        http: true,
+        ..Shape::of(3, 3)
+    });
+    println!(
+        "| attack on one server | its memory at most | calls of a good client | the slowest |\n|---|---|---|---|"
+    );
+    during(&cluster, "none", |_| {});
+    during(&cluster, "300 half frames, and silence", |address| {
+        let held = hold(address, 300, b"\x00\x01\x00\x00\x80\x01\x00\x01\x00\x00");
+        std::thread::sleep(Duration::from_secs(1));
+        drop(held);
+    });
+    during(&cluster, "60 long messages (15 MiB each), all but their last byte", |address| {
+        let half = vec![b'x'; 15 << 20];
+        let mut head = 16_000_000u32.to_be_bytes().to_vec();
+        head.extend_from_slice(
+            b"\x80\x01\x00\x01\0\0\0\x03put\0\0\0\x01\x0c\0\x01\x0b\0\x02\x00\xf0\0\0",
+        );
+        let held: Vec<_> = (0..60)
+            .map(|_| {
+                let mut stream = connect(address);
+                // The server takes as much as it has room for; then it stops reading.
+                stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+                let _ = stream.write_all(&head).and_then(|()| stream.write_all(&half));
+                stream
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        drop(held);
+    });
+    during(&cluster, "1,000 claims of 2 GiB, as frame, string, list", |address| {
+        for number in 0..1000 {
+            let mut stream = connect(address);
+            let bytes: &[u8] = match number % 3 {
+                0 => b"\x7f\xff\xff\xff\x80\x01\x00\x01",
+                1 => b"\x80\x01\x00\x01\x7f\xff\xff\xff",
+                _ => {
+                    b"\x80\x01\x00\x01\0\0\0\x03get\0\0\0\x01\x0f\0\x01\x0c\x7f\xff\xff\xff\0\0\0\0"
+                }
+            };
+            let _ = stream.write_all(bytes);
+            if number % 100 < 3 {
+                assert!(ending(&stream, Duration::from_secs(5)).is_some(), "claim {number}");
+            }
+        }
+    });
+    during(&cluster, "100 messages nested 100,000 deep", |address| {
+        let message = deep(100_000);
+        for _ in 0..100 {
+            let mut stream = connect(address);
+            let _ = stream.write_all(&message);
+            assert!(
+                ending(&stream, Duration::from_secs(5)).is_some(),
+                "nesting ends the connection"
+            );
+        }
+    });
+    during(&cluster, "2,000 connections of noise", |address| {
+        for number in 0..2_000u32 {
+            let noise: Vec<u8> = (0..500)
+                .map(|at: u32| (number.wrapping_mul(7919) ^ at.wrapping_mul(104_729)) as u8)
+                .collect();
+            let mut stream = connect(address);
+            let _ = stream.write_all(&noise);
+        }
+    });
+    during(&cluster, "5,000 connections at once, where 400 may be", |address| {
+        // Those of the good client come and go; a place must be free for it now and then, so not all are taken.
+        let held: Vec<_> = (0..380).map(|_| connect(address)).collect();
+        for _ in 380..5_000 {
+            drop(connect(address));
+        }
+        drop(held);
+    });
+    for number in 0..8 {
+        let value = "v".repeat(4 << 20);
+        cluster.put(0, &format!("big{number}"), &value, Level::All).unwrap();
+    }
+    during(&cluster, "8 readers that ask for 400 values of 4 MiB each and take none", |address| {
+        let get = |number: usize| {
+            let key = Key::new(format!("big{}", number % 8)).unwrap();
+            ClientRequest::Get { key, level: Level::Quorum, timeout: None }
+        };
+        let calls = encoded((0..400).map(get));
+        let held = hold(address, 8, &calls);
+        std::thread::sleep(Duration::from_secs(4));
+        drop(held);
+    });
+    during(
+        &cluster,
+        "4 scans on each of 8 connections, of everything, and no answer taken",
+        |address| {
+            let scan = |_| ClientRequest::Scan {
+                from: Key::bound(""),
+                to: None,
+                limit: 10_000,
+                level: Level::Quorum,
+                timeout: None,
+                any_order: false,
+            };
+            let calls = encoded((0..4).map(scan));
+            let held = hold(address, 8, &calls);
+            std::thread::sleep(Duration::from_secs(3));
+            drop(held);
+        },
+    );
+    let door: SocketAddr = ([127, 0, 0, 1], cluster.http[0]).into();
+    during(&cluster, "HTTP: 300 half heads, 100 half bodies, and silence", |_| {
+        let held: Vec<_> = (0..400)
+            .map(|number| {
+                let mut stream = connect(door);
+                let half: &[u8] = match number % 4 {
+                    0 => b"PUT /v1/keys/x HTTP/1.1\r\nHost: x\r\nContent-Length: 15000000\r\n\r\nhalf",
+                    _ => b"GET /v1/keys/x HTTP/1.1\r\nHos",
+                };
+                let _ = stream.write_all(half);
+                stream
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(1));
+        drop(held);
+    });
+    during(&cluster, "HTTP: 40 readers of everything that take nothing", |_| {
+        let held = hold(door, 40, b"GET /v1/keys HTTP/1.1\r\nHost: x\r\n\r\n");
+        std::thread::sleep(Duration::from_secs(3));
+        drop(held);
+    });
+    during(&cluster, "200 puts of 8 MiB at once on 40 connections", |address| {
+        let value = "v".repeat(8 << 20);
+        let flood: Vec<_> = (0..40)
+            .map(|connection| {
+                let call = put(&format!("flood{connection}"), &value, Level::Quorum);
+                std::thread::spawn(move || {
+                    let calls = encoded((0..5).map(|_| call.clone()));
+                    let mut stream = connect(address);
+                    stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+                    let _ = stream.write_all(&calls);
+                    let mut answer = [0; 64];
+                    let _ = stream.read(&mut answer);
+                })
+            })
+            .collect();
+        for thread in flood {
+            thread.join().unwrap();
+        }
+    });
+    let log = cluster.log(0);
+    for never in ["panicked", "good1", "big1", "flood", "vvvv"] {
+        assert!(!log.contains(never), "neither panics nor keys nor values are in a log: {log}");
+    }
+}
+
+/// Processor time that a server has taken, in ticks of a hundredth of a second.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Bug class 60: nothing to do, and nobody to do it with.
+#[test]
+fn idle_servers_and_lonely_ones_take_little_of_the_processor() {
+    let mut cluster = Cluster::shaped(Shape::of(3, 3));
+    let spent = |cluster: &Cluster, what: &str| {
+        let before = ticks(cluster.pid(0));
+        // What is measured is time itself.
+        std::thread::sleep(Duration::from_secs(2));
+        let percent = (ticks(cluster.pid(0)) - before) / 2;
+        println!("{what}: {percent} % of a core");
+        assert!(percent < 20, "{what}: {percent} %");
+    };
+    spent(&cluster, "idle");
+    cluster.kill(1);
+    cluster.kill(2);
+    cluster.wait_alive(0, &[0]);
+    spent(&cluster, "alone");
+}
