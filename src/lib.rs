@@ -22,6 +22,7 @@
 //!
 //! ```text
 //!   bin        flags, call, exit code                        every program in src/bin
+//!   fuzz       every door that takes bytes, as a function of any bytes
 //!   gateway    HTTP, in three systems' words: each request becomes calls of the client
 //!   client     the client library, the console's grammar, records in files
 //!   server     tokio: sockets, links, the storage thread  ┐  two drivers
@@ -43,6 +44,7 @@
 //! that it works; [`client`] and [`gateway`] for those outside.
 
 pub mod client;
+pub mod fuzz;
 pub mod gateway;
 pub mod judge;
 pub mod model;

@@ -80,6 +80,12 @@ const RULES: &[Rule] = &[
         because: "a client knows messages, not how servers keep their promises",
     },
     Rule {
+        module: "fuzz",
+        may_import: &["fuzz", "client", "wire", "storage", "model"],
+        never: PURE,
+        because: "a fuzzer's input is all that a target depends on",
+    },
+    Rule {
         module: "gateway",
         may_import: &["gateway", "client", "model", "wire::FailureCode"],
         never: &["chord_gen", "thrift::"],
