@@ -10,6 +10,12 @@ command -v thrift >/dev/null || wanted+=(thrift-compiler)
 python3 -c 'import ensurepip' 2>/dev/null || wanted+=(python3 python3-venv)
 [ -f /usr/share/dict/words ] || wanted+=(wamerican)
 command -v curl >/dev/null || wanted+=(curl)
+# For the torture of real servers: hosts, cuts, disks of their own, failing syncs, other clocks.
+command -v ip >/dev/null || wanted+=(iproute2)
+command -v nft >/dev/null || wanted+=(nftables)
+command -v strace >/dev/null || wanted+=(strace)
+command -v mkfs.ext4 >/dev/null || wanted+=(e2fsprogs)
+ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || wanted+=(libfaketime)
 if [ ${#wanted[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "test.sh: installing ${wanted[*]}"

@@ -40,6 +40,7 @@ mod workload;
 mod world;
 
 pub use profile::{Activity, Fault, Profile};
+pub(crate) use seed::Random;
 pub use summary::Summary;
 
 pub use crate::node::Flaw;

@@ -86,6 +86,12 @@ const RULES: &[Rule] = &[
         because: "a fuzzer's input is all that a target depends on",
     },
     Rule {
+        module: "torture",
+        may_import: &["torture", "judge", "client", "model", "sim::Random"],
+        never: &["chord_gen", "thrift::"],
+        because: "real servers are seen through their doors alone; what was seen is judged elsewhere",
+    },
+    Rule {
         module: "gateway",
         may_import: &["gateway", "client", "model", "wire::FailureCode"],
         never: &["chord_gen", "thrift::"],
