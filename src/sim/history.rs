@@ -1,7 +1,8 @@
 //! What clients did, and what they were told.
 
+use super::workload::value_of;
 use crate::judge::{Entry, Op, Outcome as Told};
-use crate::model::{Key, Level, ServerId, Version};
+use crate::model::{Cell, Key, Level, ServerId, Version};
 
 pub(super) use crate::judge::oracle::Value;
 
@@ -44,7 +45,6 @@ pub(super) enum Outcome {
 impl Operation {
     /// As outside checkers read it. Times are nanoseconds of virtual time.
     pub(super) fn to_entry(&self, is_nobodys: bool) -> Entry {
-        let text = |value: Value| (value != 0).then(|| format!("v{value}"));
         let (op, value) = match (self.kind, self.outcome) {
             (Kind::Write(0), _) => (Op::Delete, None),
             (Kind::Write(value), _) => (Op::Put, text(value)),
@@ -70,5 +70,26 @@ impl Operation {
             ts,
             is_final: false,
         }
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    (value != 0).then(|| format!("v{value}"))
+}
+
+/// What one replica holds of a key at the end.
+pub(super) fn final_entry(server: ServerId, key: &Key, cell: Option<&Cell>, now: u64) -> Entry {
+    Entry {
+        client: format!("node{server}"),
+        op: Op::Get,
+        key: key.to_string(),
+        value: cell.and_then(|cell| text(value_of(&cell.content))),
+        start: now * 1_000,
+        end: now * 1_000,
+        outcome: Told::Ok,
+        level: Level::One.name().to_owned(),
+        node: Some(server.0),
+        ts: cell.map(|cell| cell.version.time),
+        is_final: true,
     }
 }

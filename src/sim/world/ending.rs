@@ -1,13 +1,13 @@
 //! The end of a run: everything is asked once more, and judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CLIENT_PATIENCE, NOBODY, QUIET, SETTLING, World};
 use crate::model::{
     Cell, ClientRequest, ClientResponse, InspectSource, Key, Level, ServerId, Status,
 };
 use crate::sim::Report;
-use crate::sim::history::{Kind, Operation, Outcome};
+use crate::sim::history::{Kind, Operation, Outcome, final_entry};
 use crate::sim::invariants::{Evidence, check};
 use crate::sim::workload::value_of;
 
@@ -26,6 +26,22 @@ impl World {
             .broken
             .first()
             .map_or("no answer".to_owned(), |_| "something is broken".to_owned()))
+    }
+
+    /// What clients did, and then what every replica holds of every key, as lines of JSON.
+    fn history(&self, contents: &BTreeMap<ServerId, Vec<(Key, Cell)>>) -> String {
+        let entry = |operation: &Operation| operation.to_entry(operation.client == NOBODY);
+        let operations = self.workload.operations.iter().map(entry);
+        let keys: BTreeSet<&Key> = contents.values().flatten().map(|(key, _)| key).collect();
+        let finals = keys.into_iter().flat_map(|key| {
+            let held = |server: &ServerId| {
+                let cells = contents.get(server).into_iter().flatten();
+                let cell = cells.filter(|(held, _)| held == key).map(|(_, cell)| cell).next();
+                final_entry(*server, key, cell, self.now)
+            };
+            self.topology.range_of(key).replicas.iter().map(held).collect::<Vec<_>>()
+        });
+        operations.chain(finals).map(|entry| entry.to_json() + "\n").collect()
     }
 
     fn contents(&mut self, server: ServerId) -> Vec<(Key, Cell)> {
@@ -205,12 +221,7 @@ impl World {
             summary: &self.summary,
         };
         violations.extend(check(&evidence));
-        let line =
-            |operation: &Operation| operation.to_entry(operation.client == NOBODY).to_json() + "\n";
-        let history = match self.options.trace {
-            true => self.workload.operations.iter().map(line).collect(),
-            false => String::new(),
-        };
+        let history = if self.options.trace { self.history(&contents) } else { String::new() };
         Report { summary: self.summary, violations, trace: self.trace, history }
     }
 }
