@@ -126,7 +126,7 @@ impl Fault {
 
     /// It may end a server, which then says why.
     pub(super) fn may_end_a_server(self) -> bool {
-        matches!(self, Fault::Sync | Fault::Power | Fault::Blackout | Fault::Full | Fault::Hang)
+        matches!(self, Fault::Sync)
     }
 
     /// It takes data away, and so strikes one server at a time, until that is whole again.
