@@ -260,7 +260,8 @@ impl Connection {
                     Ok(count) => self.input_stall.moved(count),
                     Err(_) => return,
                 },
-                () = self.voice.must_leave() => return,
+                // A call that came at the same moment stays: its outcome would be unknown.
+                () = self.voice.must_leave(), if !self.voice.has_spoken() => return,
                 _ = watch.tick() => {
                     if self.has_stalled(reading) {
                         return;

@@ -36,7 +36,8 @@ impl Voice {
         self.spoken.store(true, Ordering::Relaxed);
     }
 
-    fn has_spoken(&self) -> bool {
+    /// Has one?
+    pub(crate) fn has_spoken(&self) -> bool {
         self.spoken.load(Ordering::Relaxed)
     }
 
