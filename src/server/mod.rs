@@ -25,15 +25,16 @@
 //! | node → link | bounded in requests and bytes | the request is dropped, as a network may |
 //! | node → storage, and back | unbounded, but the node has a bounded number of commands in flight | – |
 //!
-//! What a stranger can do is bounded: connections by permits, calls by connection, bytes by a budget, half
-//! messages and untaken answers by time, log lines by `throttle`.
+//! What a stranger can do is bounded: connections by permits (the one that has been silent for longest makes room),
+//! calls by connection, bytes on the way in and out by `budget`, half messages and untaken answers by time, log lines by
+//! `throttle`.
 //!
 //! The end of a process. *Asked to stop* (SIGINT, SIGTERM): no new connections or calls; calls in flight get two
 //! seconds; a last sync; exit code 0. *The node stops* (a failed sync): nothing more is answered; exit code 1.
 //! *Killed*: that must always be right too, and is what recovery is for.
 //!
-//! Left out: TLS and more than one shard of the data in a process. A stranger may make the server fetch up to
-//! `MAX_CALLS_PER_CONNECTION` long values for one connection before he takes the first.
+//! Left out: TLS and more than one shard of the data in a process. Fairness is by memory, not by work: who stores or reads
+//! long values without end keeps disks and links busy, and short calls wait in the same queues.
 
 mod budget;
 mod clock;
