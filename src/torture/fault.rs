@@ -15,7 +15,7 @@ pub enum Fault {
     Restart,
     /// SIGSTOP, and later SIGCONT.
     Pause,
-    /// Some links carry nothing: one way, one server, halves, a bridge, or on and off.
+    /// Some links carry nothing: one way, one server, halves, halves with a bridge; some on and off.
     Cut,
     /// Three packets of ten are lost, everywhere.
     Loss,

@@ -25,6 +25,17 @@ struct Active {
     until: u64,
     /// The tool that keeps it up.
     tool: Option<Child>,
+    /// Links that are cut and mended in turn.
+    flapping: Option<Flapping>,
+}
+
+/// A cut that comes and goes.
+#[derive(Debug)]
+struct Flapping {
+    links: Links,
+    cut: bool,
+    /// When it changes: nanoseconds.
+    next: u64,
 }
 
 /// See the module.
@@ -70,11 +81,27 @@ impl Nemesis {
             let active = self.active.remove(over);
             self.heal(cluster, active);
         }
+        self.flap(cluster);
         if now() >= self.next && self.active.len() < 2 {
             let gap = self.millis(100, 1500);
             self.next = now() + gap.as_nanos() as u64;
             if let Some(fault) = self.random.pick(&self.faults).copied() {
                 self.begin(cluster, fault);
+            }
+        }
+    }
+
+    /// Cuts that come and go do so.
+    fn flap(&mut self, cluster: &Cluster) {
+        let due =
+            |active: &&mut Active| active.flapping.as_ref().is_some_and(|it| it.next <= now());
+        for active in self.active.iter_mut().filter(due) {
+            let Some(flapping) = &mut active.flapping else { continue };
+            flapping.cut = !flapping.cut;
+            flapping.next = now() + self.random.between(50, 900) * 1_000_000;
+            let links = if flapping.cut { flapping.links.clone() } else { Links::new() };
+            if let Err(error) = cluster.network.cut(&links) {
+                self.violations.push(format!("cut: {error}"));
             }
         }
     }
@@ -139,7 +166,7 @@ impl Nemesis {
         server: usize,
     ) -> Result<Option<Active>, String> {
         let mut struck = Some(server);
-        let mut tool = None;
+        let (mut tool, mut flapping) = (None, None);
         let mut note = format!("{fault} at server {server}");
         let hold = match fault {
             Fault::Kill => {
@@ -161,6 +188,10 @@ impl Nemesis {
                 let (shape, links) = self.links(cluster.count());
                 cluster.network.cut(&links)?;
                 note = format!("cut, {shape}: {links:?}");
+                if self.random.chance(250) {
+                    note += ", on and off";
+                    flapping = Some(Flapping { links, cut: true, next: now() });
+                }
                 struck = None;
                 self.millis(300, 7000)
             }
@@ -239,7 +270,8 @@ impl Nemesis {
             }
         };
         self.note(&note);
-        Ok(Some(Active { fault, server: struck, until: now() + hold.as_nanos() as u64, tool }))
+        let until = now() + hold.as_nanos() as u64;
+        Ok(Some(Active { fault, server: struck, until, tool, flapping }))
     }
 
     /// A copy may be taken away only where the others are whole: two lost disks of three are more than is promised.
