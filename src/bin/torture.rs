@@ -178,8 +178,7 @@ fn torture(flags: &Flags) -> Result<bool, String> {
     let happened: Vec<_> = faults.iter().map(happened).collect();
     summary += &format!("faults: {}\n", happened.join(", "));
     summary += &format!("most memory of a server: {} MiB\n", peak / 1024);
-    let skipped: Vec<_> = torture.skipped();
-    for (fault, lacks) in &skipped {
+    for (fault, lacks) in torture.skipped() {
         summary += &format!("SKIPPED {fault}: this machine lacks {lacks}\n");
     }
     summary += if is_good { "no violation" } else { "VIOLATED" };

@@ -118,8 +118,7 @@ impl Torture {
             .iter()
             .copied()
             .filter(|fault| fault.lacks(&machine).is_none())
-            .filter(|fault| fault.fits_network(true) || options.proxies || *fault == Fault::Delay)
-            .filter(|fault| *fault != Fault::Loss || !options.proxies)
+            .filter(|fault| !options.proxies || fault.fits_network(false))
             .collect();
         let mut pairs = Vec::new();
         for (index, first) in possible.iter().enumerate() {
