@@ -459,7 +459,9 @@ impl Connection {
             Outgoing::Answer { slot, result } => {
                 let server = self.shared.server;
                 let as_ready = self.as_ready;
-                let keeps = self.unsent.admit(weight(&result), &self.shared.budget);
+                // What is not waited for never leaves, and would keep its share for good.
+                let leaves = self.slot(slot).is_some_and(|slot| !slot.oneway);
+                let keeps = !leaves || self.unsent.admit(weight(&result), &self.shared.budget);
                 // Who does not take its answers gets no more long ones.
                 let result = if keeps { result } else { Err(Failure::Overloaded { server }) };
                 let Some(slot) = self.slot(slot) else { return };

@@ -239,6 +239,20 @@ fn hostile_clients_cost_little_and_everyone_else_is_served() {
         std::thread::sleep(Duration::from_secs(4));
         drop(held);
     });
+    during(&cluster, "12 clients that ask one-way for values of 4 MiB", |address| {
+        let get = |number: usize| {
+            let key = Key::new(format!("big{}", number % 8)).unwrap();
+            ClientRequest::Get { key, level: Level::Quorum, timeout: Some(PATIENCE) }
+        };
+        // Behind the frame's length, the fourth byte is the kind of message.
+        let mut call = encoded(std::iter::once(get(0)));
+        call[7] = 4;
+        let held = hold(address, 12, &call.repeat(16));
+        std::thread::sleep(Duration::from_secs(2));
+        let answer = ask(address, get(1)).unwrap();
+        assert!(answer.is_ok(), "long answers have a share left: {answer:?}");
+        drop(held);
+    });
     during(
         &cluster,
         "4 scans on each of 8 connections, of everything, and no answer taken",

@@ -114,7 +114,7 @@ targets! { frames messages log key_file console records }
 
 /// Where coverage-guided fuzzing begins if there is no corpus: `cargo test --test fuzz -- --ignored write_seeds`.
 #[test]
-#[ignore = "writes into tests/corpora"]
+#[ignore = "no check but a tool: it replaces the corpora by the seeds"]
 fn write_seeds() {
     for target in &TARGETS {
         let line = |seed: &Vec<u8>| BASE64_STANDARD.encode(seed) + "\n";
