@@ -23,6 +23,7 @@
 //! ```text
 //!   bin        flags, call, exit code                        every program in src/bin
 //!   torture    real servers, and all that a machine can do to them; judged by `judge`, as is sim
+//!   bench      one closed loop for any store, which looks at every answer; tables and charts
 //!   fuzz       every door that takes bytes, as a function of any bytes
 //!   gateway    HTTP, in three systems' words: each request becomes calls of the client
 //!   client     the client library, the console's grammar, records in files
@@ -42,8 +43,10 @@
 //!
 //! [`model`] for the words; [`ring`] for who keeps what; [`node`] for the protocol, beginning with its essay;
 //! [`storage`] for the disk; [`wire`] for the bytes; [`server`] for the threads and tasks; [`sim`] for how we know
-//! that it works, with [`judge`], [`torture`] and [`fuzz`]; [`client`] and [`gateway`] for those outside.
+//! that it works, with [`judge`], [`torture`] and [`fuzz`]; [`bench`] for how fast; [`client`] and [`gateway`] for those
+//! outside.
 
+pub mod bench;
 pub mod client;
 pub mod fuzz;
 pub mod gateway;

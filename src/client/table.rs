@@ -52,7 +52,7 @@ impl Table {
     }
 
     /// The replicas that a request concerns first; none if it is for any server.
-    pub(super) fn concerned(&self, request: &ClientRequest) -> &[ServerId] {
+    pub fn concerned(&self, request: &ClientRequest) -> &[ServerId] {
         match request {
             ClientRequest::Put(put) => self.replicas(&put.key),
             ClientRequest::Prepare { key, .. } | ClientRequest::Get { key, .. } => {

@@ -92,6 +92,12 @@ const RULES: &[Rule] = &[
         because: "real servers are seen through their doors alone; what was seen is judged elsewhere",
     },
     Rule {
+        module: "bench",
+        may_import: &["bench", "client::Table", "wire", "model", "ring"],
+        never: &["chord_gen", "thrift::"],
+        because: "what is measured is what any client sees",
+    },
+    Rule {
         module: "gateway",
         may_import: &["gateway", "client", "model", "wire::FailureCode"],
         never: &["chord_gen", "thrift::"],

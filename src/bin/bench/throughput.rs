@@ -1,0 +1,210 @@
+//! `chord-bench throughput`.
+
+use std::time::Duration;
+
+use chord::bench::check::Complaints;
+use chord::bench::keys::Choice;
+use chord::bench::load::{Load, Until};
+use chord::bench::report::{Row, table};
+use chord::bench::throughput::{Setting, measure};
+use chord::model::Level;
+use chord::ring::Partitioner;
+use clap::Args;
+
+use super::flags::{Ended, Own, print_json, progress};
+
+/// Flags that take lists are tried in all combinations, each on a cluster of its own.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  chord-bench throughput                                  half reads, half writes, at QUORUM
+  chord-bench throughput --reads 0,100 --clients 1,64     four rows
+  chord-bench throughput --servers 7 --replicas 1,3,5 --operations 200000
+  chord-bench throughput --keys 10000,1000000 --choice zipfian --value-size 1024
+  chord-bench throughput --at 127.0.0.1:9000,127.0.0.1:9001   a cluster that runs; its keys user000000000000… are overwritten
+
+Exit codes: 0 all answers were right; 1 wrong answers; 2 it could not be measured.")]
+pub(crate) struct Flags {
+    /// Reads among all calls, in percent
+    #[arg(long, value_delimiter = ',', default_value = "50", value_name = "PERCENT")]
+    reads: Vec<f64>,
+    /// Reads are scans of so many keys
+    #[arg(long, value_name = "KEYS")]
+    scan: Option<usize>,
+    /// Clients, each with a connection of its own
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    clients: Vec<usize>,
+    /// Calls that each client has in flight
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "CALLS")]
+    pipeline: Vec<usize>,
+    /// Bytes of a value, 16 at least
+    #[arg(long, value_delimiter = ',', default_value = "100", value_name = "BYTES")]
+    value_size: Vec<usize>,
+    /// Keys
+    #[arg(long, value_delimiter = ',', default_value = "10000")]
+    keys: Vec<u64>,
+    /// How keys are chosen: uniform, zipfian, latest or ascending
+    #[arg(long, value_delimiter = ',', default_value = "uniform")]
+    choice: Vec<Choice>,
+    /// Level of reads and writes: one, quorum or all
+    #[arg(long, value_delimiter = ',', default_value = "quorum")]
+    level: Vec<Level>,
+    /// Servers
+    #[arg(long, value_delimiter = ',', default_value = "3", conflicts_with = "at")]
+    servers: Vec<usize>,
+    /// Copies of each key
+    #[arg(long, value_delimiter = ',', default_value = "3", conflicts_with = "at")]
+    replicas: Vec<usize>,
+    /// byte-ordered or hashed
+    #[arg(long, value_delimiter = ',', default_value = "byte-ordered", conflicts_with = "at")]
+    partitioner: Vec<Partitioner>,
+    /// Each call goes to a replica of its key
+    #[arg(long)]
+    routed: bool,
+    /// A round ends after so many calls, instead of after some time
+    #[arg(long, value_name = "CALLS")]
+    operations: Option<u64>,
+    /// Seconds of a round
+    #[arg(long, default_value_t = 3.0, conflicts_with = "operations")]
+    seconds: f64,
+    /// Seconds before each round that do not count
+    #[arg(long, default_value_t = 1.0)]
+    warm_up: f64,
+    /// Rounds of each row
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Servers that run already, instead of a cluster of its own
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    at: Vec<String>,
+    /// Processes of those servers, for what they cost
+    #[arg(long, value_delimiter = ',', requires = "at")]
+    pids: Vec<u32>,
+    /// Of all random choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// One combination.
+struct Case {
+    setting: Setting,
+    servers: usize,
+    replicas: usize,
+    partitioner: Partitioner,
+}
+
+pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
+    let (progress, mut rows, mut wrong) = (progress(), Vec::new(), Complaints::default());
+    for case in cases(&flags)? {
+        let Case { setting, servers, replicas, partitioner } = case;
+        let (row, complaints) = if flags.at.is_empty() {
+            let sampled = Some(setting.load.keys);
+            let cluster = flags.own.start(servers, replicas, partitioner, sampled)?;
+            measure(&setting, cluster.addresses(), &cluster.pids(), &progress).await?
+        } else {
+            measure(&setting, &flags.at, &flags.pids, &progress).await?
+        };
+        wrong.count += complaints.count;
+        wrong.first.extend(complaints.first);
+        rows.push(row);
+    }
+    if flags.json {
+        print_json(&rows)?;
+    } else {
+        println!("{}", table(&rows));
+    }
+    judge(&rows, &wrong)
+}
+
+/// Wrong and failed answers spoil figures.
+pub(crate) fn judge(rows: &[Row], wrong: &Complaints) -> Result<(), Ended> {
+    if wrong.count > 0 {
+        let (count, first) = (wrong.count, wrong.first.join("\n  "));
+        return Err(Ended::Wrong(format!(
+            "{count} wrong answers, so these figures are worth nothing:\n  {first}"
+        )));
+    }
+    let failed: u64 = rows.iter().map(Row::failed).sum();
+    let why = rows.iter().flat_map(|row| &row.rounds).find_map(|round| round.why.clone());
+    match why {
+        Some(why) => {
+            Err(Ended::Failed(format!("{failed} calls have failed, the first with: {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn cases(flags: &Flags) -> Result<Vec<Case>, Ended> {
+    let mut cases = Vec::new();
+    macro_rules! each {
+        ($($name:ident in $list:expr;)* => $body:block) => { each!(@ [$($name in $list;)*] $body) };
+        (@ [] $body:block) => { $body };
+        (@ [$name:ident in $list:expr; $($rest:tt)*] $body:block) => {
+            for $name in $list.iter().copied() { each!(@ [$($rest)*] $body) }
+        };
+    }
+    each! {
+        servers in flags.servers;
+        replicas in flags.replicas;
+        partitioner in flags.partitioner;
+        keys in flags.keys;
+        value_length in flags.value_size;
+        choice in flags.choice;
+        level in flags.level;
+        reads in flags.reads;
+        clients in flags.clients;
+        pipeline in flags.pipeline;
+        => {
+            let mut name = Vec::new();
+            let mut part = |many: bool, text: String| if many { name.push(text) };
+            part(flags.servers.len() > 1, format!("{servers} servers"));
+            part(flags.replicas.len() > 1, format!("{replicas} replicas"));
+            part(flags.partitioner.len() > 1, partitioner.to_string());
+            part(flags.keys.len() > 1, format!("{keys} keys"));
+            part(flags.value_size.len() > 1, format!("{value_length} B"));
+            part(flags.choice.len() > 1, choice.to_string());
+            part(flags.level.len() > 1, level.to_string());
+            part(flags.reads.len() > 1, format!("{reads} % reads"));
+            part(flags.clients.len() > 1, format!("{clients} clients"));
+            part(flags.pipeline.len() > 1, format!("{pipeline} in flight"));
+            if name.is_empty() {
+                name.push("all".to_owned());
+            }
+            if replicas > servers {
+                let why = format!("{replicas} replicas need as many servers; there are {servers}");
+                return Err(Ended::Failed(why));
+            }
+            let load = Load {
+                clients: clients.max(1),
+                pipeline: pipeline.max(1),
+                reads: reads / 100.0,
+                scan: flags.scan,
+                keys: keys.max(1),
+                choice,
+                value_length: value_length.max(chord::bench::keys::MIN_VALUE),
+                may_break: false,
+                seed: flags.seed,
+            };
+            let setting = Setting {
+                name: name.join(", "),
+                load,
+                read_level: level,
+                write_level: level,
+                routed: flags.routed,
+                filled: false,
+                warm_up: Duration::from_secs_f64(flags.warm_up.max(0.0)),
+                until: match flags.operations {
+                    Some(count) => Until::Operations(count),
+                    None => Until::Elapsed(Duration::from_secs_f64(flags.seconds.max(0.1))),
+                },
+                rounds: flags.rounds.max(1),
+            };
+            cases.push(Case { setting, servers, replicas, partitioner });
+        }
+    }
+    Ok(cases)
+}
