@@ -361,6 +361,16 @@ struct PeerPageReply {
   4: required bool truncated,
 }
 
+/** What is the greatest version time that you have seen? The first round of every write that has begun before this was sent. */
+struct PeerClock {
+  /** Of the ranges and their epochs as the sender knows them. */
+  1: required i64 state,
+}
+struct PeerClockReply {
+  1: required PeerSender sender,
+  2: optional RefusalReason refused,
+  3: optional i64 time,
+}
 struct PeerDigest {
   1: required binary range_start,
   2: required i64 epoch,
@@ -397,6 +407,7 @@ service ChordPeer {
   PeerStoreReply peerStore(1: PeerStore request) throws (1: PeerRefusal error),
   PeerPageReply peerPage(1: PeerPage request) throws (1: PeerRefusal error),
   PeerDigestReply peerDigest(1: PeerDigest request) throws (1: PeerRefusal error),
+  PeerClockReply peerClock(1: PeerClock request) throws (1: PeerRefusal error),
   PeerJoinReply peerJoin(1: PeerJoin request) throws (1: PeerRefusal error),
 }
 

@@ -3716,6 +3716,146 @@ impl TSerializable for PeerPageReply {
 }
 
 //
+// PeerClock
+//
+
+/// What is the greatest version time that you have seen? The first round of every write that has begun before this was sent.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PeerClock {
+  /// Of the ranges and their epochs as the sender knows them.
+  pub state: i64,
+}
+
+impl PeerClock {
+  pub fn new(state: i64) -> PeerClock {
+    PeerClock {
+      state,
+    }
+  }
+}
+
+impl TSerializable for PeerClock {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<PeerClock> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<i64> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = i_prot.read_i64()?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("PeerClock.state", &f_1)?;
+    let ret = PeerClock {
+      state: f_1.expect("auto-generated code should have checked for presence of required fields"),
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("PeerClock");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("state", TType::I64, 1))?;
+    o_prot.write_i64(self.state)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// PeerClockReply
+//
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PeerClockReply {
+  pub sender: PeerSender,
+  pub refused: Option<RefusalReason>,
+  pub time: Option<i64>,
+}
+
+impl PeerClockReply {
+  pub fn new<F2, F3>(sender: PeerSender, refused: F2, time: F3) -> PeerClockReply where F2: Into<Option<RefusalReason>>, F3: Into<Option<i64>> {
+    PeerClockReply {
+      sender,
+      refused: refused.into(),
+      time: time.into(),
+    }
+  }
+}
+
+impl TSerializable for PeerClockReply {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<PeerClockReply> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<PeerSender> = None;
+    let mut f_2: Option<RefusalReason> = None;
+    let mut f_3: Option<i64> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = PeerSender::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        2 => {
+          let val = RefusalReason::read_from_in_protocol(i_prot)?;
+          f_2 = Some(val);
+        },
+        3 => {
+          let val = i_prot.read_i64()?;
+          f_3 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("PeerClockReply.sender", &f_1)?;
+    let ret = PeerClockReply {
+      sender: f_1.expect("auto-generated code should have checked for presence of required fields"),
+      refused: f_2,
+      time: f_3,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("PeerClockReply");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("sender", TType::Struct, 1))?;
+    self.sender.write_to_out_protocol(o_prot)?;
+    o_prot.write_field_end()?;
+    if let Some(ref fld_var) = self.refused {
+      o_prot.write_field_begin(&TFieldIdentifier::new("refused", TType::I32, 2))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.time {
+      o_prot.write_field_begin(&TFieldIdentifier::new("time", TType::I64, 3))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
 // PeerDigest
 //
 
@@ -6452,6 +6592,7 @@ pub trait TChordPeerSyncClient {
   fn peer_store(&mut self, request: PeerStore) -> thrift::Result<PeerStoreReply>;
   fn peer_page(&mut self, request: PeerPage) -> thrift::Result<PeerPageReply>;
   fn peer_digest(&mut self, request: PeerDigest) -> thrift::Result<PeerDigestReply>;
+  fn peer_clock(&mut self, request: PeerClock) -> thrift::Result<PeerClockReply>;
   fn peer_join(&mut self, request: PeerJoin) -> thrift::Result<PeerJoinReply>;
 }
 
@@ -6641,6 +6782,33 @@ impl <C: TThriftClient + TChordPeerSyncClientMarker> TChordPeerSyncClient for C 
       result.ok_or()
     }
   }
+  fn peer_clock(&mut self, request: PeerClock) -> thrift::Result<PeerClockReply> {
+    (
+      {
+        self.increment_sequence_number();
+        let message_ident = TMessageIdentifier::new("peerClock", TMessageType::Call, self.sequence_number());
+        let call_args = ChordPeerPeerClockArgs { request };
+        self.o_prot_mut().write_message_begin(&message_ident)?;
+        call_args.write_to_out_protocol(self.o_prot_mut())?;
+        self.o_prot_mut().write_message_end()?;
+        self.o_prot_mut().flush()
+      }
+    )?;
+    {
+      let message_ident = self.i_prot_mut().read_message_begin()?;
+      verify_expected_sequence_number(self.sequence_number(), message_ident.sequence_number)?;
+      verify_expected_service_call("peerClock", &message_ident.name)?;
+      if message_ident.message_type == TMessageType::Exception {
+        let remote_error = thrift::Error::read_application_error_from_in_protocol(self.i_prot_mut())?;
+        self.i_prot_mut().read_message_end()?;
+        return Err(thrift::Error::Application(remote_error))
+      }
+      verify_expected_message_type(TMessageType::Reply, message_ident.message_type)?;
+      let result = ChordPeerPeerClockResult::read_from_in_protocol(self.i_prot_mut())?;
+      self.i_prot_mut().read_message_end()?;
+      result.ok_or()
+    }
+  }
   fn peer_join(&mut self, request: PeerJoin) -> thrift::Result<PeerJoinReply> {
     (
       {
@@ -6681,6 +6849,7 @@ pub trait ChordPeerSyncHandler {
   fn handle_peer_store(&self, request: PeerStore) -> thrift::Result<PeerStoreReply>;
   fn handle_peer_page(&self, request: PeerPage) -> thrift::Result<PeerPageReply>;
   fn handle_peer_digest(&self, request: PeerDigest) -> thrift::Result<PeerDigestReply>;
+  fn handle_peer_clock(&self, request: PeerClock) -> thrift::Result<PeerClockReply>;
   fn handle_peer_join(&self, request: PeerJoin) -> thrift::Result<PeerJoinReply>;
 }
 
@@ -6711,6 +6880,9 @@ impl <H: ChordPeerSyncHandler> ChordPeerSyncProcessor<H> {
   }
   fn process_peer_digest(&self, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
     TChordPeerProcessFunctions::process_peer_digest(&self.handler, incoming_sequence_number, i_prot, o_prot)
+  }
+  fn process_peer_clock(&self, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    TChordPeerProcessFunctions::process_peer_clock(&self.handler, incoming_sequence_number, i_prot, o_prot)
   }
   fn process_peer_join(&self, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
     TChordPeerProcessFunctions::process_peer_join(&self.handler, incoming_sequence_number, i_prot, o_prot)
@@ -7080,6 +7252,66 @@ impl TChordPeerProcessFunctions {
       },
     }
   }
+  pub fn process_peer_clock<H: ChordPeerSyncHandler>(handler: &H, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let args = ChordPeerPeerClockArgs::read_from_in_protocol(i_prot)?;
+    match handler.handle_peer_clock(args.request) {
+      Ok(handler_return) => {
+        let message_ident = TMessageIdentifier::new("peerClock", TMessageType::Reply, incoming_sequence_number);
+        o_prot.write_message_begin(&message_ident)?;
+        let ret = ChordPeerPeerClockResult { result_value: Some(handler_return), error: None };
+        ret.write_to_out_protocol(o_prot)?;
+        o_prot.write_message_end()?;
+        o_prot.flush()
+      },
+      Err(e) => {
+        match e {
+          thrift::Error::User(usr_err) => {
+            if usr_err.downcast_ref::<PeerRefusal>().is_some() {
+              let err = usr_err.downcast::<PeerRefusal>().expect("downcast already checked");
+              let ret_err = ChordPeerPeerClockResult{ result_value: None, error: Some(*err) };
+              let message_ident = TMessageIdentifier::new("peerClock", TMessageType::Reply, incoming_sequence_number);
+              o_prot.write_message_begin(&message_ident)?;
+              ret_err.write_to_out_protocol(o_prot)?;
+              o_prot.write_message_end()?;
+              o_prot.flush()
+            } else {
+              let ret_err = {
+                ApplicationError::new(
+                  ApplicationErrorKind::Unknown,
+                  usr_err.to_string()
+                )
+              };
+              let message_ident = TMessageIdentifier::new("peerClock", TMessageType::Exception, incoming_sequence_number);
+              o_prot.write_message_begin(&message_ident)?;
+              thrift::Error::write_application_error_to_out_protocol(&ret_err, o_prot)?;
+              o_prot.write_message_end()?;
+              o_prot.flush()
+            }
+          },
+          thrift::Error::Application(app_err) => {
+            let message_ident = TMessageIdentifier::new("peerClock", TMessageType::Exception, incoming_sequence_number);
+            o_prot.write_message_begin(&message_ident)?;
+            thrift::Error::write_application_error_to_out_protocol(&app_err, o_prot)?;
+            o_prot.write_message_end()?;
+            o_prot.flush()
+          },
+          _ => {
+            let ret_err = {
+              ApplicationError::new(
+                ApplicationErrorKind::Unknown,
+                e.to_string()
+              )
+            };
+            let message_ident = TMessageIdentifier::new("peerClock", TMessageType::Exception, incoming_sequence_number);
+            o_prot.write_message_begin(&message_ident)?;
+            thrift::Error::write_application_error_to_out_protocol(&ret_err, o_prot)?;
+            o_prot.write_message_end()?;
+            o_prot.flush()
+          },
+        }
+      },
+    }
+  }
   pub fn process_peer_join<H: ChordPeerSyncHandler>(handler: &H, incoming_sequence_number: i32, i_prot: &mut dyn TInputProtocol, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
     let args = ChordPeerPeerJoinArgs::read_from_in_protocol(i_prot)?;
     match handler.handle_peer_join(args.request) {
@@ -7163,6 +7395,9 @@ impl <H: ChordPeerSyncHandler> TProcessor for ChordPeerSyncProcessor<H> {
       },
       "peerDigest" => {
         self.process_peer_digest(message_ident.sequence_number, i_prot, o_prot)
+      },
+      "peerClock" => {
+        self.process_peer_clock(message_ident.sequence_number, i_prot, o_prot)
       },
       "peerJoin" => {
         self.process_peer_join(message_ident.sequence_number, i_prot, o_prot)
@@ -7916,6 +8151,131 @@ impl ChordPeerPeerDigestResult {
   }
   fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
     let struct_ident = TStructIdentifier::new("ChordPeerPeerDigestResult");
+    o_prot.write_struct_begin(&struct_ident)?;
+    if let Some(ref fld_var) = self.result_value {
+      o_prot.write_field_begin(&TFieldIdentifier::new("result_value", TType::Struct, 0))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.error {
+      o_prot.write_field_begin(&TFieldIdentifier::new("error", TType::Struct, 1))?;
+      fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// ChordPeerPeerClockArgs
+//
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct ChordPeerPeerClockArgs {
+  request: PeerClock,
+}
+
+impl ChordPeerPeerClockArgs {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<ChordPeerPeerClockArgs> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<PeerClock> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = PeerClock::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("ChordPeerPeerClockArgs.request", &f_1)?;
+    let ret = ChordPeerPeerClockArgs {
+      request: f_1.expect("auto-generated code should have checked for presence of required fields"),
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("peerClock_args");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("request", TType::Struct, 1))?;
+    self.request.write_to_out_protocol(o_prot)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// ChordPeerPeerClockResult
+//
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct ChordPeerPeerClockResult {
+  result_value: Option<PeerClockReply>,
+  error: Option<PeerRefusal>,
+}
+
+impl ChordPeerPeerClockResult {
+  fn ok_or(self) -> thrift::Result<PeerClockReply> {
+    if self.error.is_some() {
+      Err(thrift::Error::User(Box::new(self.error.unwrap())))
+    } else if self.result_value.is_some() {
+      Ok(self.result_value.unwrap())
+    } else {
+      Err(
+        thrift::Error::Application(
+          ApplicationError::new(
+            ApplicationErrorKind::MissingResult,
+            "no result received for ChordPeerPeerClock"
+          )
+        )
+      )
+    }
+  }
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<ChordPeerPeerClockResult> {
+    i_prot.read_struct_begin()?;
+    let mut f_0: Option<PeerClockReply> = None;
+    let mut f_1: Option<PeerRefusal> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        0 => {
+          let val = PeerClockReply::read_from_in_protocol(i_prot)?;
+          f_0 = Some(val);
+        },
+        1 => {
+          let val = PeerRefusal::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    let ret = ChordPeerPeerClockResult {
+      result_value: f_0,
+      error: f_1,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("ChordPeerPeerClockResult");
     o_prot.write_struct_begin(&struct_ident)?;
     if let Some(ref fld_var) = self.result_value {
       o_prot.write_field_begin(&TFieldIdentifier::new("result_value", TType::Struct, 0))?;

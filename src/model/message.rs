@@ -384,6 +384,12 @@ pub enum PeerRequest {
         /// False: versions alone.
         with_values: bool,
     },
+    /// What is the greatest version time that you have seen? The first round of writes, of as many as have begun before it
+    /// was sent.
+    Clock {
+        /// [`crate::ring::Topology::state`] as the sender knows it.
+        state: u64,
+    },
     /// Do we hold the same in this range?
     Digest {
         /// Which range.
@@ -462,6 +468,11 @@ pub enum PeerAnswer {
         entries: Vec<PageEntry>,
         /// Cut at a limit: there may be more behind the last key.
         truncated: bool,
+    },
+    /// To a question for the clock: nothing that this replica holds, or ever acknowledged, is above it.
+    Clock {
+        /// The greatest version time seen.
+        time: i64,
     },
     /// To a digest request.
     Digest {

@@ -47,6 +47,7 @@ pub const FAR_FUTURE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct HybridClock {
     last: i64,
     ceiling: i64,
+    seen: i64,
 }
 
 impl HybridClock {
@@ -56,12 +57,19 @@ impl HybridClock {
     /// A clock that will issue nothing at or below `ceiling`, the durable one found at start, and nothing at
     /// all before [`HybridClock::raise`].
     pub fn new(ceiling: i64) -> HybridClock {
-        HybridClock { last: ceiling.max(0), ceiling: ceiling.max(0) }
+        HybridClock { last: ceiling.max(0), ceiling: ceiling.max(0), seen: 0 }
     }
 
     /// Takes note of a version time seen anywhere: later ticks are above it.
     pub fn absorb(&mut self, time: i64) {
         self.last = self.last.max(time);
+        self.seen = self.seen.max(time);
+    }
+
+    /// The greatest time absorbed or issued. Unlike the next tick it owes nothing to the wall clock or to the ceiling found at
+    /// start, so that servers that ask each other do not hurry each other on.
+    pub fn seen(&self) -> i64 {
+        self.seen
     }
 
     /// The next time, above everything issued or absorbed; `None` until a greater ceiling is durable, and for
@@ -72,6 +80,7 @@ impl HybridClock {
             return None;
         }
         self.last = next;
+        self.seen = next;
         Some(next)
     }
 
@@ -99,6 +108,18 @@ mod tests {
         clock.raise(10_000_000);
         let ticks: Vec<_> = [100, 100, 90, 101, 500].map(|wall| clock.tick(wall)).to_vec();
         assert_eq!(ticks, [Some(100), Some(101), Some(102), Some(103), Some(500)]);
+    }
+
+    #[test]
+    fn what_was_seen_is_what_was_absorbed_or_issued_and_no_ceiling() {
+        let mut clock = HybridClock::new(5_000);
+        clock.raise(10_000_000);
+        assert_eq!(clock.seen(), 0);
+        clock.absorb(300);
+        assert_eq!(clock.seen(), 300);
+        assert_eq!(clock.tick(7), Some(5_001));
+        clock.absorb(400);
+        assert_eq!(clock.seen(), 5_001);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum Event {
     },
     /// The storage has carried out a command.
     Completed(Completion),
+    /// The driver has handed over all that had come in: what was gathered leaves. Needed whenever
+    /// [`super::Node::has_gathered`] says so; sooner or later is a matter of speed alone.
+    Flush,
     /// Time has passed: [`super::Node::next_deadline`] is reached.
     Deadline,
 }

@@ -18,6 +18,10 @@ pub enum Flaw {
     SmallReadQuorum,
     /// A write takes its version from the clock alone, without asking a majority first.
     ClockVersions,
+    /// A write is content with a clock that was asked for before it began.
+    ClockFromBefore,
+    /// A server's clock has not seen, after a restart, what its log holds.
+    ForgetSeen,
     /// A write whose outcome is unknown is sent again under a new version (set at the simulated client).
     RetryUnderNewVersion,
     /// A write whose outcome is unknown is undone where it may have arrived.
@@ -42,13 +46,15 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 16] = [
+    pub const ALL: [Flaw; 18] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
         Flaw::NoWriteBack,
         Flaw::SmallReadQuorum,
         Flaw::ClockVersions,
+        Flaw::ClockFromBefore,
+        Flaw::ForgetSeen,
         Flaw::RetryUnderNewVersion,
         Flaw::UndoUnknown,
         Flaw::HintCounts,
@@ -70,6 +76,8 @@ impl Flaw {
             Flaw::NoWriteBack => "no-write-back",
             Flaw::SmallReadQuorum => "small-read-quorum",
             Flaw::ClockVersions => "clock-versions",
+            Flaw::ClockFromBefore => "clock-from-before",
+            Flaw::ForgetSeen => "forget-seen",
             Flaw::RetryUnderNewVersion => "retry-under-new-version",
             Flaw::UndoUnknown => "undo-unknown",
             Flaw::HintCounts => "hint-counts",

@@ -15,6 +15,7 @@
 //! | `handoff` | cells kept for replicas that were away, and their delivery |
 //! | `repair` | differences between replicas, found and mended without a read |
 //! | `membership` | who is alive, in which life; how a server with a new folder comes to vote |
+//! | `rounds` | the first rounds of many writes as one question |
 //! | `identity` | what the folder must remember, and who waits for it to be saved |
 //!
 //! The parts never import each other. A finished write reports whom it has not reached, and `node.rs` hands that to
@@ -22,8 +23,9 @@
 //!
 //! # The life of a write
 //!
-//! A client's put comes in as [`Event::Call`]. The coordinator asks all replicas for the key's version; this server
-//! itself, if it is one, is asked through the same door as the others. A majority has answered: the clock takes a
+//! A client's put comes in as [`Event::Call`]. The coordinator asks all replicas for the greatest version time they have
+//! seen; this server itself, if it is one, is asked through the same door as the others, and one question serves all puts that
+//! wait for it. A majority has answered: the clock takes a
 //! tick, the cell goes out as [`Effect::Send`] and, here, as [`Effect::Storage`]. The append is synced, its
 //! completion comes back as [`Event::Completed`], and only now the replica shows the cell and acknowledges it. A
 //! second acknowledgement, from a peer, makes a majority: [`Effect::Answer`]. The third may come later, or never;
@@ -55,6 +57,7 @@ mod membership;
 mod node;
 mod repair;
 mod replica;
+mod rounds;
 #[cfg(test)]
 mod stories;
 mod turn;

@@ -137,6 +137,7 @@ impl Node {
             Event::LinkUp { hello } => self.on_link_up(&hello),
             Event::LinkDown { peer } => self.on_link_down(peer),
             Event::Completed(completion) => self.on_completion(completion),
+            Event::Flush => self.out.ask_clocks(now.instant, &self.config),
             Event::Deadline => {}
         }
         self.run_internal();
@@ -163,10 +164,16 @@ impl Node {
             self.join.as_ref().map(Join::next_deadline),
             self.keeper.next_deadline(),
             Some(self.save_positions_at),
+            self.out.next_deadline(),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Something was gathered that [`Event::Flush`] would let leave.
+    pub fn has_gathered(&self) -> bool {
+        self.out.has_gathered()
     }
 
     /// How this node introduces itself to `peer`; the driver adds the secret.
@@ -389,6 +396,15 @@ impl Node {
                 self.keep_hints(missed);
                 self.extend_ceiling_for_waiting();
             }
+            Origin::Clock(operations) => {
+                for operation in operations {
+                    let missed = turn!(self, |turn| {
+                        self.coordinator.on_reply(turn, operation, from, &reply)
+                    });
+                    self.keep_hints(missed);
+                }
+                self.extend_ceiling_for_waiting();
+            }
             Origin::ScanPage(operation, page) => {
                 let part = ScanPart::Page(page);
                 turn!(self, |turn| {
@@ -509,6 +525,13 @@ impl Node {
                     let missed =
                         turn!(self, |turn| self.coordinator.on_missed(turn, operation, peer));
                     self.keep_hints(missed);
+                }
+                Origin::Clock(operations) => {
+                    for operation in operations {
+                        let missed =
+                            turn!(self, |turn| self.coordinator.on_missed(turn, operation, peer));
+                        self.keep_hints(missed);
+                    }
                 }
                 Origin::Handoff(place) => {
                     turn!(self, |turn| self.handoff.on_missed(turn, peer, &place));
@@ -689,6 +712,7 @@ impl Node {
     fn on_time(&mut self) {
         let now = self.now.instant;
         self.out.expire(now);
+        self.out.ask_clocks(now, &self.config);
         self.keeper.on_time(now, &mut self.out);
         let missed = turn!(self, |turn| self.coordinator.on_time(turn));
         self.keep_hints(missed);

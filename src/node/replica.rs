@@ -90,7 +90,9 @@ impl Replica {
     pub(super) fn new(store: Store, turn: &mut Turn<'_>) -> Replica {
         let mut digests = vec![Digest::default(); turn.config.topology.ranges().len()];
         for (key, version, _) in store.range(Bound::Unbounded, Bound::Unbounded) {
-            turn.clock.absorb(version.time);
+            if turn.config.flaw != Some(Flaw::ForgetSeen) {
+                turn.clock.absorb(version.time);
+            }
             digests[turn.config.topology.index_of(key)].add(key, version);
         }
         Replica {
@@ -132,6 +134,13 @@ impl Replica {
             | PeerRequest::Store { key, epoch, .. }
             | PeerRequest::Page { from: key, epoch, .. }
             | PeerRequest::Digest { start: key, epoch } => (key, *epoch),
+            PeerRequest::Clock { state } => {
+                let known = *state == turn.config.topology.state();
+                let clock = PeerAnswer::Clock { time: turn.clock.seen() };
+                let wrong = PeerAnswer::Refused(Refusal::WrongEpoch);
+                answer(turn, sender, to, if known { clock } else { wrong });
+                return;
+            }
             PeerRequest::Ping | PeerRequest::Join(_) => {
                 answer(turn, sender, to, PeerAnswer::Pong);
                 return;
@@ -164,7 +173,7 @@ impl Replica {
                 let Digest { count, hash } = self.digests[index];
                 answer(turn, sender, to, PeerAnswer::Digest { count, hash });
             }
-            PeerRequest::Ping | PeerRequest::Join(_) => {}
+            PeerRequest::Clock { .. } | PeerRequest::Ping | PeerRequest::Join(_) => {}
         }
     }
 

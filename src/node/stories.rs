@@ -319,6 +319,9 @@ impl Stage {
         let mut effects = Vec::new();
         let Some(node) = &mut self.actor(server).node else { return };
         node.step(now, event, &mut effects);
+        while node.has_gathered() {
+            node.step(now, Event::Flush, &mut effects);
+        }
         for effect in effects {
             self.perform(server, effect);
         }
@@ -516,6 +519,7 @@ fn show_request(request: &PeerRequest) -> Option<String> {
             format!("store {key}={} @{}", show_content(&cell.content), cell.version)
         }
         PeerRequest::Page { from, .. } => format!("page from '{from}'"),
+        PeerRequest::Clock { .. } => "clock?".to_owned(),
         PeerRequest::Digest { start, .. } => format!("digest of '{start}'"),
         PeerRequest::Join(join) => format!("join as {}", join.incarnation),
     })
@@ -533,6 +537,7 @@ fn show_answer(reply: &PeerReply) -> Option<String> {
             let more = if *truncated { ", more" } else { "" };
             format!("page of {}{more}", entries.len())
         }
+        PeerAnswer::Clock { time } => format!("clock {time}"),
         PeerAnswer::Digest { count, .. } => format!("digest, {count} keys"),
         PeerAnswer::Joined { recorded, remembered } => {
             let known = remembered.map_or(0, |remembered| remembered.incarnation.0);

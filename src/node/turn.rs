@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Config, Effect, Notice, Urgency};
+use super::rounds::ClockRounds;
+use super::{Config, Effect, Flaw, Notice, Urgency};
 use crate::model::{
     CallId, ClientResponse, Failure, HybridClock, Incarnation, Instant, Key, Now, PeerReply,
     PeerRequest, RequestId, ServerId,
@@ -39,6 +40,8 @@ pub(super) struct Turn<'a> {
 pub(super) enum Origin {
     /// A client's operation.
     Operation(OperationId),
+    /// The first rounds of these.
+    Clock(Vec<OperationId>),
     /// A page of a scan, by its number within the scan: a late one of a former page must not count for the next.
     ScanPage(OperationId, usize),
     /// A key that a scan writes back.
@@ -114,6 +117,7 @@ pub(super) struct Outbox {
     open: BTreeMap<RequestId, Open>,
     next_request: u64,
     counters: BTreeMap<&'static str, u64>,
+    rounds: ClockRounds,
 }
 
 impl Outbox {
@@ -125,6 +129,7 @@ impl Outbox {
             open: BTreeMap::new(),
             next_request: first_request,
             counters: BTreeMap::new(),
+            rounds: ClockRounds::default(),
         }
     }
 
@@ -147,6 +152,34 @@ impl Outbox {
         } else {
             self.effects.push(Effect::Send { to, id, request });
         }
+    }
+
+    /// Wants a server's clock, for a write that has begun; see [`ClockRounds`].
+    pub(super) fn ask_clock(&mut self, to: ServerId, operation: OperationId, config: &Config) {
+        if config.flaw == Some(Flaw::ClockFromBefore) {
+            let asked = self.open.values_mut().filter(|open| open.to == to);
+            let under_way = asked.filter_map(|open| match &mut open.origin {
+                Origin::Clock(operations) => Some(operations),
+                _ => None,
+            });
+            if let Some(operations) = under_way.last() {
+                operations.push(operation);
+            }
+        }
+        self.rounds.want(to, operation);
+    }
+
+    /// Asks for the clocks that are wanted, as far as they may be asked for now.
+    pub(super) fn ask_clocks(&mut self, now: Instant, config: &Config) {
+        for (to, operations) in self.rounds.take(now) {
+            let request = PeerRequest::Clock { state: config.topology.state() };
+            self.ask(to, Origin::Clock(operations), request, now + config.timeout);
+        }
+    }
+
+    /// Clocks are wanted that can be asked for.
+    pub(super) fn has_gathered(&self) -> bool {
+        self.rounds.is_ready()
     }
 
     /// Answers whoever asked this replica.
@@ -192,14 +225,20 @@ impl Outbox {
         if self.open.get(&id).is_none_or(|open| open.to != from) {
             return None;
         }
-        self.open.remove(&id).map(|open| open.origin)
+        let origin = self.open.remove(&id).map(|open| open.origin);
+        if let Some(Origin::Clock(_)) = origin {
+            self.rounds.on_answer(from);
+        }
+        origin
     }
 
     /// The requests to `peer` that will get no answer any more.
     pub(super) fn close_all(&mut self, peer: ServerId) -> Vec<Origin> {
         let ids: Vec<_> =
             self.open.iter().filter(|(_, open)| open.to == peer).map(|(id, _)| *id).collect();
-        ids.iter().filter_map(|id| self.open.remove(id)).map(|open| open.origin).collect()
+        let gathered = Origin::Clock(self.rounds.on_link_down(peer));
+        let open = ids.iter().filter_map(|id| self.open.remove(id)).map(|open| open.origin);
+        open.chain([gathered]).collect()
     }
 
     /// Forgets requests that nobody is interested in any more. Their numbers ascend with time, so the oldest
@@ -211,6 +250,10 @@ impl Outbox {
             }
             entry.remove();
         }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.rounds.next_deadline()
     }
 
     pub(super) fn next_internal(&mut self) -> Option<Internal> {

@@ -26,6 +26,8 @@ impl Range {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     ranges: Vec<Range>,
+    fingerprint: u64,
+    state: u64,
 }
 
 /// Why ranges make no topology.
@@ -81,7 +83,8 @@ impl Topology {
             }
             ranges.push(Range { start, end, epoch, replicas });
         }
-        Ok(Topology { ranges })
+        let (fingerprint, state) = (fingerprint(&ranges, false), fingerprint(&ranges, true));
+        Ok(Topology { ranges, fingerprint, state })
     }
 
     /// All ranges in order.
@@ -117,18 +120,30 @@ impl Topology {
 
     /// The same for equal topologies, and hardly ever for different ones: servers compare it when they connect.
     pub fn fingerprint(&self) -> u64 {
-        let mut bytes = Vec::new();
-        for range in &self.ranges {
-            let start = range.start.as_bytes();
-            bytes.extend_from_slice(&(start.len() as u64).to_be_bytes());
-            bytes.extend_from_slice(start);
-            bytes.extend_from_slice(&(range.replicas.len() as u64).to_be_bytes());
-            for replica in &range.replicas {
-                bytes.extend_from_slice(&replica.0.to_be_bytes());
-            }
-        }
-        xxhash_rust::xxh3::xxh3_64(&bytes)
+        self.fingerprint
     }
+
+    /// As the fingerprint, of the ranges' epochs too: what a message says that concerns many ranges at once.
+    pub fn state(&self) -> u64 {
+        self.state
+    }
+}
+
+fn fingerprint(ranges: &[Range], with_epochs: bool) -> u64 {
+    let mut bytes = Vec::new();
+    for range in ranges {
+        let start = range.start.as_bytes();
+        bytes.extend_from_slice(&(start.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(start);
+        bytes.extend_from_slice(&(range.replicas.len() as u64).to_be_bytes());
+        for replica in &range.replicas {
+            bytes.extend_from_slice(&replica.0.to_be_bytes());
+        }
+        if with_epochs {
+            bytes.extend_from_slice(&range.epoch.0.to_be_bytes());
+        }
+    }
+    xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
 #[cfg(test)]

@@ -158,6 +158,7 @@ fn size(request: &PeerRequest) -> usize {
         PeerRequest::Ping
         | PeerRequest::Page { .. }
         | PeerRequest::Digest { .. }
+        | PeerRequest::Clock { .. }
         | PeerRequest::Join(_) => 0,
     }
 }

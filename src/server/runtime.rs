@@ -103,6 +103,9 @@ impl Runtime {
                     other => hands.take(&node, other),
                 }
             }
+            if node.has_gathered() {
+                node.step(now, Event::Flush, &mut effects);
+            }
             if node.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
                 node.step(now, Event::Deadline, &mut effects);
             }

@@ -87,7 +87,7 @@ pub enum Profile {
     Pauses,
     /// Disks lost again and again, back at once, while much is late: new lives meet answers of former ones.
     Lives,
-    /// Coordinators that die in the middle, with their clocks set back.
+    /// Coordinators that die in the middle, with their clocks set back, while hardly anyone else writes.
     Restarts,
 }
 
@@ -166,8 +166,8 @@ impl Profile {
             | Flaw::SmallReadQuorum
             | Flaw::RetryUnderNewVersion
             | Flaw::UndoUnknown => Profile::Cuts,
-            Flaw::ClockVersions => Profile::Clocks,
-            Flaw::ForgetCeiling => Profile::Restarts,
+            Flaw::ClockVersions | Flaw::ClockFromBefore => Profile::Clocks,
+            Flaw::ForgetCeiling | Flaw::ForgetSeen => Profile::Restarts,
             Flaw::OldLifeCounts => Profile::Lives,
             Flaw::VoteEmpty | Flaw::CopyFromOne => Profile::Wipes,
             Flaw::CutDamage => Profile::Disks,
@@ -227,6 +227,7 @@ impl Profile {
                 ..mixed
             },
             Profile::Restarts => Numbers {
+                clients: 2,
                 fault_every: 60,
                 weights: [600, 150, 250, 0, 0, 0, 0, 0, 0],
                 late_stores: 400,

@@ -72,6 +72,11 @@ enum Coming {
         server: ServerId,
         life: u64,
     },
+    /// What a server has gathered leaves.
+    Flush {
+        server: ServerId,
+        life: u64,
+    },
     Deadline {
         server: ServerId,
         life: u64,
@@ -125,6 +130,8 @@ struct Server {
     working: bool,
     /// The moment for which a deadline is in the queue.
     deadline: u64,
+    /// A flush is in the queue.
+    flushing: bool,
     /// It stands still until then.
     paused_until: u64,
 }
@@ -292,6 +299,13 @@ impl World {
                 }
             }
             Coming::Worked { server, life } => self.worked(server, life),
+            Coming::Flush { server, life } => {
+                let state = &mut self.servers.get_mut(&server).filter(|state| state.life == life);
+                if let Some(state) = state {
+                    state.flushing = false;
+                    self.step(server, Event::Flush);
+                }
+            }
             Coming::Deadline { server, life } => {
                 let state = &mut self.servers.get_mut(&server).filter(|state| state.life == life);
                 if let Some(state) = state {
@@ -334,6 +348,7 @@ impl World {
             Coming::LinkUp { at, .. } | Coming::LinkDown { at, .. } => at,
             Coming::Worked { server, .. }
             | Coming::Deadline { server, .. }
+            | Coming::Flush { server, .. }
             | Coming::Call { server, .. } => server,
             Coming::Free { .. }
             | Coming::GiveUp { .. }
@@ -369,6 +384,7 @@ impl World {
             PeerRequest::Ping
             | PeerRequest::Page { .. }
             | PeerRequest::Digest { .. }
+            | PeerRequest::Clock { .. }
             | PeerRequest::Join(_) => None,
         };
         if !matches!(request, PeerRequest::Ping) {

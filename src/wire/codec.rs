@@ -78,6 +78,7 @@ fn read_call(method: &Method, input: &mut dyn TInputProtocol) -> Result<Call, Ca
         Method::PeerPage => of_peer(peer::page_in(required(input)?)),
         Method::PeerDigest => of_peer(peer::digest_in(required(input)?)),
         Method::PeerJoin => of_peer(peer::join_in(required(input)?)),
+        Method::PeerClock => of_peer(Ok(peer::clock_in(&required(input)?))),
         Method::OriginalGet => {
             let request = argument(input).unwrap_or(None);
             old::get_in(request).map(Call::Original)
@@ -161,6 +162,9 @@ pub fn encode_call(
         }
         Call::Peer(PeerRequest::Digest { start, epoch }) => {
             send!(Method::PeerDigest, peer::digest_out(start, *epoch))
+        }
+        Call::Peer(PeerRequest::Clock { state }) => {
+            send!(Method::PeerClock, peer::clock_out(*state))
         }
         Call::Peer(PeerRequest::Join(join)) => send!(Method::PeerJoin, peer::join_out(join)),
         Call::Original(OriginalCall::Get { number, level }) => {
@@ -255,6 +259,7 @@ pub fn encode_answer(
                 Some(Form::Page(form)) => send!(0, form),
                 Some(Form::Digest(form)) => send!(0, form),
                 Some(Form::Join(form)) => send!(0, form),
+                Some(Form::Clock(form)) => send!(0, form),
                 None => unexpected(),
             }
         }
@@ -288,6 +293,7 @@ fn asked(method: &Method) -> Option<Asked> {
         Method::PeerPage => Some(Asked::Page),
         Method::PeerDigest => Some(Asked::Digest),
         Method::PeerJoin => Some(Asked::Join),
+        Method::PeerClock => Some(Asked::Clock),
         _ => None,
     }
 }
@@ -400,6 +406,7 @@ fn read_reply(name: &str, input: &mut dyn TInputProtocol) -> Result<Reply, Error
         Method::PeerPage => of_peer(read_result(input)?, Form::Page),
         Method::PeerDigest => of_peer(read_result(input)?, Form::Digest),
         Method::PeerJoin => of_peer(read_result(input)?, Form::Join),
+        Method::PeerClock => of_peer(read_result(input)?, Form::Clock),
         Method::OriginalGet | Method::OriginalPut => of_old(read_result(input)?, old::response_in),
         Method::OriginalHello | Method::OriginalInfo => {
             of_old(read_result::<Text, _>(input)?, |text| Some(OriginalAnswer::Text(text.0)))

@@ -89,6 +89,8 @@ pub enum Method {
     PeerDigest,
     /// `ChordPeer.peerJoin`
     PeerJoin,
+    /// `ChordPeer.peerClock`
+    PeerClock,
     /// `KVStore.clientGet`
     OriginalGet,
     /// `KVStore.clientPut`
@@ -115,7 +117,7 @@ pub enum Service {
 }
 
 impl Method {
-    const ALL: [Method; 21] = [
+    const ALL: [Method; 22] = [
         Method::Put,
         Method::Remove,
         Method::Prepare,
@@ -132,6 +134,7 @@ impl Method {
         Method::PeerPage,
         Method::PeerDigest,
         Method::PeerJoin,
+        Method::PeerClock,
         Method::OriginalGet,
         Method::OriginalPut,
         Method::OriginalHello,
@@ -167,6 +170,7 @@ impl Method {
             Method::PeerPage => "peerPage",
             Method::PeerDigest => "peerDigest",
             Method::PeerJoin => "peerJoin",
+            Method::PeerClock => "peerClock",
             Method::OriginalGet => "clientGet",
             Method::OriginalPut => "clientPut",
             Method::OriginalHello => "hello",
@@ -194,7 +198,8 @@ impl Method {
             | Method::PeerStore
             | Method::PeerPage
             | Method::PeerDigest
-            | Method::PeerJoin => Some(Service::Peer),
+            | Method::PeerJoin
+            | Method::PeerClock => Some(Service::Peer),
             Method::OriginalGet
             | Method::OriginalPut
             | Method::OriginalHello

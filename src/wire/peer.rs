@@ -201,6 +201,14 @@ pub(super) fn digest_in(digest: wire::PeerDigest) -> Result<PeerRequest, Error> 
     Ok(PeerRequest::Digest { start: place_in(digest.range_start)?, epoch })
 }
 
+pub(super) fn clock_out(state: u64) -> wire::PeerClock {
+    wire::PeerClock { state: state as i64 }
+}
+
+pub(super) fn clock_in(clock: &wire::PeerClock) -> PeerRequest {
+    PeerRequest::Clock { state: clock.state as u64 }
+}
+
 pub(super) fn join_out(join: &Join) -> wire::PeerJoin {
     wire::PeerJoin { incarnation: incarnation_out(join.incarnation), folder: join.folder.0 as i64 }
 }
@@ -220,6 +228,7 @@ pub(super) enum Form {
     Page(wire::PeerPageReply),
     Digest(wire::PeerDigestReply),
     Join(wire::PeerJoinReply),
+    Clock(wire::PeerClockReply),
 }
 
 /// Which form is wanted.
@@ -231,6 +240,7 @@ pub(super) enum Asked {
     Page,
     Digest,
     Join,
+    Clock,
 }
 
 /// The reply in the form of what was asked; `None` if it is the answer to something else.
@@ -283,6 +293,12 @@ pub(super) fn reply_out(asked: Asked, reply: &PeerReply) -> Option<Form> {
         (Asked::Digest, PeerAnswer::Refused(_)) => {
             Form::Digest(wire::PeerDigestReply { sender, refused, count: 0, hash: 0 })
         }
+        (Asked::Clock, PeerAnswer::Clock { time }) => {
+            Form::Clock(wire::PeerClockReply { sender, refused, time: Some(*time) })
+        }
+        (Asked::Clock, PeerAnswer::Refused(_)) => {
+            Form::Clock(wire::PeerClockReply { sender, refused, time: None })
+        }
         (Asked::Join, PeerAnswer::Joined { recorded, remembered }) => {
             let remembered = remembered.unwrap_or_default();
             Form::Join(wire::PeerJoinReply {
@@ -330,6 +346,13 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
         Form::Digest(reply) => {
             let (count, hash) = (reply.count as u64, reply.hash as u64);
             (reply.sender, reply.refused, PeerAnswer::Digest { count, hash })
+        }
+        Form::Clock(reply) => {
+            if reply.refused.is_none() && reply.time.is_none_or(|time| time < 0) {
+                return Err(Error::Malformed { what: "a clock without a time" });
+            }
+            let time = reply.time.unwrap_or(0);
+            (reply.sender, reply.refused, PeerAnswer::Clock { time })
         }
         Form::Join(reply) => {
             let remembered = Remembered {

@@ -113,6 +113,7 @@ fn calls() -> impl Strategy<Value = Call> {
         Call::Peer(PeerRequest::Join(Join { incarnation, folder }))
     });
     let digest = key().prop_map(|start| Call::Peer(PeerRequest::Digest { start, epoch: Epoch(3) }));
+    let clock = any::<u64>().prop_map(|state| Call::Peer(PeerRequest::Clock { state }));
     let old = (any::<u8>(), "[a-z]{0,9}", any::<bool>()).prop_map(|(number, value, put)| {
         let level = if put { Level::One } else { Level::Quorum };
         Call::Original(if put {
@@ -132,6 +133,7 @@ fn calls() -> impl Strategy<Value = Call> {
         page,
         join,
         digest,
+        clock,
         old,
         hello().prop_map(Call::Hello),
         Just(Call::Client(ClientRequest::Status)),
@@ -191,6 +193,9 @@ fn peer_answers() -> impl Strategy<Value = (PeerRequest, PeerAnswer)> {
         ),
         (any::<u64>(), any::<u64>()).prop_map(move |(count, hash)| {
             (digest.clone(), PeerAnswer::Digest { count, hash })
+        }),
+        (any::<u64>(), 0..i64::MAX).prop_map(|(state, time)| {
+            (PeerRequest::Clock { state }, PeerAnswer::Clock { time })
         }),
         (remembered, any::<bool>()).prop_map(move |(remembered, recorded)| {
             let remembered = remembered.map(|(incarnation, folder, replaced)| Remembered {

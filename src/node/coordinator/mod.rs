@@ -5,7 +5,7 @@
 //! | step | at QUORUM and ALL | at ONE |
 //! |---|---|---|
 //! | 0 | fewer alive than required: *unavailable*, nothing is sent | the same |
-//! | 1 | ask the replicas which version they hold; as many as required must answer, else *unavailable* | – |
+//! | 1 | ask the replicas for the greatest version time they have seen; as many as required must answer, else *unavailable* | – |
 //! | 2 | absorb the newest answer into the clock, take one tick: that is the version | take a tick |
 //! | 3 | send the cell to all replicas; as many as required hold it durably: *success* | one suffices |
 //! | 4 | the deadline passes, or no more can answer: *unknown*, with the version as ticket | the same |
@@ -27,7 +27,7 @@
 //!
 //! # What is left out
 //!
-//! One-round writes, which need two more rules to be right, and compare-and-set: both come later.
+//! Compare-and-set, which comes later. One-round writes, on purpose: `docs/decisions/0008`.
 
 mod read;
 mod scan;

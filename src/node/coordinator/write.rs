@@ -6,7 +6,7 @@ use super::tally::Tally;
 use super::{Missed, Place};
 use crate::model::{
     CallId, Cell, ClientResponse, Content, Failure, Instant, Level, PeerAnswer, PeerReply,
-    PeerRequest, Read, Sender, ServerId, Version,
+    PeerRequest, Sender, ServerId, Version,
 };
 
 /// See the module of the coordinator for its life.
@@ -36,8 +36,8 @@ pub(super) enum Under {
 
 #[derive(Debug)]
 enum Phase {
-    /// Round 1: what do the replicas hold?
-    Versions(Tally<Version>),
+    /// Round 1: the greatest version times that the replicas have seen.
+    Clocks(Tally<i64>),
     /// Waiting until a greater clock ceiling is durable.
     Clock,
     /// Round 2: hold this. The answers are what the replicas durably hold now.
@@ -102,15 +102,12 @@ impl Write {
             let mut tally = Tally::new(&write.place.replicas, required);
             for replica in write.place.replicas.clone() {
                 if turn.roster.reachable(replica) {
-                    let (key, epoch) = (write.place.key.clone(), write.place.epoch);
-                    let read = Read { key, epoch, with_value: false };
-                    let origin = Origin::Operation(id);
-                    turn.out.ask(replica, origin, PeerRequest::Read(read), deadline);
+                    turn.out.ask_clock(replica, id, turn.config);
                 } else {
                     tally.miss(replica);
                 }
             }
-            write.phase = Phase::Versions(tally);
+            write.phase = Phase::Clocks(tally);
             write.advance(turn, id);
         }
         Ok(write)
@@ -125,8 +122,8 @@ impl Write {
     ) {
         let sender: &Sender = &reply.sender;
         match (&mut self.phase, &reply.answer) {
-            (Phase::Versions(tally), PeerAnswer::Held { version, .. }) => {
-                tally.answer(from, sender, *version);
+            (Phase::Clocks(tally), PeerAnswer::Clock { time }) => {
+                tally.answer(from, sender, *time);
             }
             (Phase::Stores { cell, tally }, PeerAnswer::Stored { current })
                 if *current >= cell.version =>
@@ -134,8 +131,9 @@ impl Write {
                 tally.answer(from, sender, *current);
             }
             // A late reply of round 1.
-            (Phase::Stores { .. }, PeerAnswer::Held { .. }) => return,
-            (Phase::Versions(tally) | Phase::Stores { tally, .. }, _) => tally.miss(from),
+            (Phase::Stores { .. }, PeerAnswer::Clock { .. }) => return,
+            (Phase::Clocks(tally), _) => tally.miss(from),
+            (Phase::Stores { tally, .. }, _) => tally.miss(from),
             (Phase::Clock | Phase::Done, _) => return,
         }
         self.advance(turn, id);
@@ -143,7 +141,8 @@ impl Write {
 
     pub(super) fn on_missed(&mut self, turn: &mut Turn<'_>, id: OperationId, replica: ServerId) {
         match &mut self.phase {
-            Phase::Versions(tally) | Phase::Stores { tally, .. } => tally.miss(replica),
+            Phase::Clocks(tally) => tally.miss(replica),
+            Phase::Stores { tally, .. } => tally.miss(replica),
             Phase::Clock | Phase::Done => return,
         }
         self.advance(turn, id);
@@ -158,7 +157,7 @@ impl Write {
 
     pub(super) fn on_deadline(&mut self, turn: &mut Turn<'_>) {
         match &self.phase {
-            Phase::Versions(tally) => {
+            Phase::Clocks(tally) => {
                 let alive = tally.received(turn.roster);
                 self.finish(turn, Err(self.unavailable(alive)));
             }
@@ -190,7 +189,7 @@ impl Write {
     /// The replicas that may still answer; once there are none, or the deadline has passed, [`Write::end`].
     pub(super) fn is_over(&self) -> bool {
         match &self.phase {
-            Phase::Versions(_) | Phase::Clock => false,
+            Phase::Clocks(_) | Phase::Clock => false,
             Phase::Stores { tally, .. } => self.call.is_none() && tally.waiting().next().is_none(),
             Phase::Done => true,
         }
@@ -205,13 +204,13 @@ impl Write {
 
     fn advance(&mut self, turn: &mut Turn<'_>, id: OperationId) {
         match &self.phase {
-            Phase::Versions(tally) if tally.is_met(turn.roster) => {
-                for (_, version) in tally.votes(turn.roster) {
-                    turn.clock.absorb(version.time);
+            Phase::Clocks(tally) if tally.is_met(turn.roster) => {
+                for (_, time) in tally.votes(turn.roster) {
+                    turn.clock.absorb(*time);
                 }
                 self.issue(turn, id);
             }
-            Phase::Versions(tally) if tally.is_hopeless(turn.roster) => {
+            Phase::Clocks(tally) if tally.is_hopeless(turn.roster) => {
                 let alive = tally.received(turn.roster);
                 self.finish(turn, Err(self.unavailable(alive)));
                 self.phase = Phase::Done;
@@ -225,7 +224,7 @@ impl Write {
                 let failure = self.timed_out(cell, tally.received(turn.roster));
                 self.finish(turn, Err(failure));
             }
-            Phase::Versions(_) | Phase::Clock | Phase::Stores { .. } | Phase::Done => {}
+            Phase::Clocks(_) | Phase::Clock | Phase::Stores { .. } | Phase::Done => {}
         }
     }
 

@@ -15,6 +15,9 @@ use crate::storage::{
 };
 use crate::wire::{Call, Format, Sequence, decode_call, encode_call};
 
+/// Microseconds for which a server gathers at most.
+const GATHERING: u64 = 2_000;
+
 /// How a server comes back.
 #[derive(Clone, Debug)]
 pub(super) enum Return {
@@ -84,6 +87,7 @@ impl World {
         if let Some(server) = self.servers.get_mut(&id) {
             server.node = Some(node);
             server.deadline = u64::MAX;
+            server.flushing = false;
         }
         self.note(|| format!("{id} starts, life {life}, log position {position}"));
         self.step(id, Event::Deadline);
@@ -220,13 +224,21 @@ impl World {
         };
         let mut effects = Vec::new();
         node.step(now, event, &mut effects);
-        let deadline = node.next_deadline();
+        let (deadline, gathered) = (node.next_deadline(), node.has_gathered());
         for effect in effects {
             // It may have come to its end in the middle of them.
             if self.servers[&id].node.is_none() {
                 return;
             }
             self.perform(id, effect);
+        }
+        // Now, or after whatever else comes in meanwhile.
+        if gathered && !self.servers[&id].flushing {
+            let after = if self.disks.chance(500) { 0 } else { self.disks.below(GATHERING) };
+            let Some(server) = self.servers.get_mut(&id) else { return };
+            server.flushing = true;
+            let life = server.life;
+            self.plan(after, Coming::Flush { server: id, life });
         }
         let Some(server) = self.servers.get_mut(&id) else { return };
         let (life, born) = (server.life, server.born);
@@ -381,6 +393,7 @@ impl Server {
             batch: Vec::new(),
             working: false,
             deadline: u64::MAX,
+            flushing: false,
             paused_until: 0,
         }
     }
