@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use fs2::FileExt as _;
+
 use crate::storage::Disk;
 
 /// Files open at once at most. Small against the limit of descriptors that connections also live on, and large
@@ -131,6 +133,10 @@ impl Disk for FsDisk {
         self.with(name, true, |file| file.write_all_at(bytes, offset))
     }
 
+    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.with(name, false, |file| file.allocate(length))
+    }
+
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.with(name, false, |file| file.set_len(length))
     }
@@ -178,6 +184,10 @@ mod tests {
         disk.sync("cells/1.log").unwrap();
         disk.sync_folder("cells").unwrap();
         assert_eq!(disk.length("cells/1.log").unwrap(), 9);
+        disk.reserve("cells/1.log", 12).unwrap();
+        disk.reserve("cells/1.log", 5).unwrap();
+        assert_eq!(disk.read("cells/1.log", 8, 9).unwrap(), b"i\0\0\0");
+        disk.truncate("cells/1.log", 9).unwrap();
         assert_eq!(disk.read("cells/1.log", 4, 3).unwrap(), b"efg");
         assert_eq!(disk.read("cells/1.log", 7, usize::MAX).unwrap(), b"hi");
         assert_eq!(disk.read("cells/1.log", 100, 5).unwrap(), b"");

@@ -28,6 +28,10 @@ pub trait Disk {
     /// Writes at `offset`, making the file if it is not there. Bytes may have been written even on failure.
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Makes the file, which is there, at least `length` bytes long, with zeros behind what it holds, and takes the space for them.
+    /// On failure it may be longer than it was, by zeros.
+    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()>;
+
     /// Cuts the file to `length` bytes.
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
 

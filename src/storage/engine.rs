@@ -92,6 +92,9 @@ pub enum OpenError {
     },
 }
 
+/// Bytes reserved ahead in a segment, at least and at most.
+const RESERVE: (u64, u64) = (64 << 10, 8 << 20);
+
 /// One log as it is written to.
 #[derive(Debug)]
 struct Writer {
@@ -100,6 +103,8 @@ struct Writer {
     segment: u32,
     /// Bytes in the active segment.
     length: u32,
+    /// Up to where its file has space, zeros behind the last record; or up to where there is no use in asking for more.
+    reserved: u64,
     /// Position of the next record.
     next: u64,
     /// Highest position that is synced.
@@ -247,14 +252,14 @@ impl<D: Disk> Engine<D> {
         commands: impl IntoIterator<Item = Command>,
         completions: &mut Vec<Completion>,
     ) -> Result<(), Broken> {
+        let limit = self.options.segment_bytes;
         for command in commands {
             match command {
                 Command::Append { log, ticket, record } => {
-                    let limit = self.options.segment_bytes;
                     let sync = self.options.sync;
                     let (writer, disk) = self.writer(log);
                     if writer.is_full(limit) {
-                        writer.flush(disk, sync, completions)?;
+                        writer.flush(disk, limit, sync, completions)?;
                         writer.roll_over(disk)?;
                     }
                     writer.append(ticket, record);
@@ -270,7 +275,7 @@ impl<D: Disk> Engine<D> {
                 Command::Remove { log, segment } => {
                     let (writer, disk) = self.writer(log);
                     // What was copied out of it must be durable, also where appends are not synced one by one.
-                    writer.flush(disk, SyncPolicy::Always, completions)?;
+                    writer.flush(disk, limit, SyncPolicy::Always, completions)?;
                     writer.sync(disk)?;
                     // A failure leaves a segment that is read, and removed, at the next start.
                     let _ = disk.remove(&log.segment_file(segment));
@@ -285,7 +290,7 @@ impl<D: Disk> Engine<D> {
         let sync = self.options.sync;
         for log in [Log::Cells, Log::Hints] {
             let (writer, disk) = self.writer(log);
-            writer.flush(disk, sync, completions)?;
+            writer.flush(disk, limit, sync, completions)?;
         }
         Ok(())
     }
@@ -365,6 +370,7 @@ impl Writer {
             owner,
             segment: recovered.active,
             length,
+            reserved: u64::from(length),
             next: recovered.position + 1,
             synced: recovered.position,
             dirty: false,
@@ -390,6 +396,7 @@ impl Writer {
     fn flush<D: Disk>(
         &mut self,
         disk: &mut D,
+        limit: u32,
         sync: SyncPolicy,
         completions: &mut Vec<Completion>,
     ) -> Result<(), Broken> {
@@ -397,6 +404,7 @@ impl Writer {
             return Ok(());
         }
         let file = self.log.segment_file(self.segment);
+        self.reserve(disk, &file, limit);
         let batch = std::mem::take(&mut self.batch);
         let written = disk.write(&file, u64::from(self.length), &self.buffer);
         let length = self.buffer.len() as u32;
@@ -406,6 +414,7 @@ impl Writer {
         if let Err(error) = written {
             // Half a record must not stand before what is appended next.
             disk.truncate(&file, u64::from(self.length)).map_err(Broken::at(&file))?;
+            self.reserved = u64::from(self.length);
             let why = if is_full(&error) { AppendError::Full } else { AppendError::Write };
             let failed = batch.into_iter().map(|(ticket, _, _)| self.completion(ticket, Err(why)));
             completions.extend(failed);
@@ -422,6 +431,19 @@ impl Writer {
             completions.push(self.completion(ticket, Ok(place)));
         }
         Ok(())
+    }
+
+    /// Takes space ahead of the records, more the longer the segment already is: a sync then has no new length and no new
+    /// blocks to make durable, which is most of what it costs. Without space the write will tell.
+    fn reserve<D: Disk>(&mut self, disk: &mut D, file: &str, limit: u32) {
+        let needed = u64::from(self.length) + self.buffer.len() as u64;
+        if needed <= self.reserved {
+            return;
+        }
+        let ahead = u64::from(self.length).clamp(RESERVE.0, RESERVE.1);
+        self.reserved = (needed + ahead).min(needed.max(u64::from(limit)));
+        // Not tried again before that much is written.
+        let _ = disk.reserve(file, self.reserved);
     }
 
     fn completion(&self, ticket: Ticket, result: Result<Place, AppendError>) -> Completion {
@@ -470,7 +492,10 @@ impl Writer {
             // An aid only: the segment will be scanned.
             let _ = disk.remove(&file);
         }
+        // What was reserved in vain; one that cannot be cut now is when the log is opened.
+        let _ = disk.truncate(&self.log.segment_file(segment), u64::from(length));
         (self.segment, self.length) = (header.segment, HEADER as u32);
+        self.reserved = HEADER as u64;
         Ok(())
     }
 }

@@ -320,6 +320,22 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.operate()?;
+        let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
+        let capacity = self.capacity;
+        let file = self.file_mut(name)?;
+        let growth = length.saturating_sub(file.bytes.len() as u64);
+        if capacity.is_some_and(|capacity| used + growth > capacity) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
+        }
+        if growth > 0 {
+            file.bytes.resize(length as usize, 0);
+            file.writes.push(Write::Truncate(length as usize));
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.operate()?;
         let file = self.file_mut(name)?;

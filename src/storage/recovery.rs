@@ -159,7 +159,9 @@ pub(super) fn look<D: Disk>(
             gathered.entries.extend(entries);
             gathered.last =
                 gathered.last.max(tail.records.last().map_or(0, |(_, written)| written.sequence));
-            gathered.segments.push((file.number, file.length as u32));
+            // Behind its last record there may be zeros that were reserved.
+            let end = if tail.number == 0 { file.length as u32 } else { tail.torn_at };
+            gathered.segments.push((file.number, end));
         }
     }
     for number in &gathered.damaged {

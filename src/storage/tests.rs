@@ -211,6 +211,9 @@ impl Disk for &mut MemoryDisk {
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         (**self).write(name, offset, bytes)
     }
+    fn reserve(&mut self, name: &str, length: u64) -> std::io::Result<()> {
+        (**self).reserve(name, length)
+    }
     fn truncate(&mut self, name: &str, length: u64) -> std::io::Result<()> {
         (**self).truncate(name, length)
     }

@@ -53,6 +53,10 @@ impl Disk for ReadOnly {
         refuse()
     }
 
+    fn reserve(&mut self, _: &str, _: u64) -> io::Result<()> {
+        refuse()
+    }
+
     fn truncate(&mut self, _: &str, _: u64) -> io::Result<()> {
         refuse()
     }
