@@ -1,5 +1,9 @@
 //! `chord-server`: one server of a cluster.
 
+/// Small allocations that come and go on one thread, millions of them: what it is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
