@@ -17,6 +17,8 @@ use crate::storage::Command;
 pub(super) trait Roster {
     /// Believed to be up and voting: it may be counted on for a majority.
     fn alive(&self, server: ServerId) -> bool;
+    /// It owes no answer for longer than usual: worth asking before others.
+    fn prompt(&self, server: ServerId) -> bool;
     /// Requests can be sent to it.
     fn reachable(&self, server: ServerId) -> bool;
     /// Its latest known life: answers of an older one do not count.

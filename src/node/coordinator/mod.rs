@@ -17,7 +17,8 @@
 //!
 //! # A read
 //!
-//! One replica is asked for its cell, the others for their versions. Once as many as required have answered, the
+//! As many replicas as required are asked, one for its cell, the others for their versions; the rest when one of these is lost or
+//! late. Once as many as required have answered, the
 //! newest version among them is the answer, if as many as required hold it; else it is first written back to
 //! them. That a majority holds what is answered is what makes two reads in a row never go back in time. Whoever
 //! answers later with something older is repaired behind the scenes.
@@ -35,6 +36,7 @@ mod tally;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use self::read::Read;
 use self::scan::Scan;
@@ -99,6 +101,8 @@ pub(super) struct Coordinator {
     /// Writes that wait for a greater clock ceiling.
     clock_waiters: BTreeSet<OperationId>,
     next_operation: u64,
+    /// How long reads take, in microseconds: an average that forgets.
+    usual_read: u64,
 }
 
 impl Coordinator {
@@ -182,7 +186,10 @@ impl Coordinator {
     ) {
         let id = self.allot();
         let place = Place::of(turn.config, turn.config.partitioner.place(&key));
-        match Read::start(turn, id, call, place, level, deadline) {
+        // Several times as long as usual is late.
+        let patience = Duration::from_micros(self.usual_read.saturating_mul(8));
+        let patience = patience.clamp(read::PATIENCE.0, read::PATIENCE.1);
+        match Read::start(turn, id, call, place, level, deadline, patience) {
             Ok(read) => {
                 self.admit(turn, id, read.next_deadline(), Operation::Read(read));
             }
@@ -353,6 +360,12 @@ impl Coordinator {
         let (at, operation) = self.operations.get_mut(&id)?;
         if operation.is_answered() && !was_answered {
             self.unanswered -= 1;
+            if let Operation::Read(read) = operation
+                && let Some(took) = read.took(turn.now.instant)
+            {
+                let took = took.as_micros() as u64;
+                self.usual_read = self.usual_read - self.usual_read / 16 + took / 16;
+            }
         }
         if operation.is_over() {
             return self.end(turn.config.server, id);

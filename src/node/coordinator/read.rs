@@ -11,9 +11,10 @@ use crate::model::{
     PeerRequest, Read as ReadRequest, ServerId, Version,
 };
 
-/// After this long without an end, every replica that is waited for is asked for its value: the one that was
-/// asked first may have been slow, or a message lost.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// After this long without an end, at least and at most, every replica is asked for its value: those that were asked
+/// first may be slow, or a message lost.
+pub(super) const PATIENCE: (Duration, Duration) =
+    (Duration::from_millis(10), Duration::from_millis(100));
 
 /// See the module of the coordinator for its life.
 #[derive(Debug)]
@@ -28,8 +29,11 @@ pub(super) struct Read {
     impatient_at: Option<Instant>,
     /// What the replicas hold, as far as they have said.
     held: Tally<Held>,
+    /// Replicas asked for the value or for the version alone.
+    asked: Vec<ServerId>,
     /// Replicas asked for the value, and not only the version.
     asked_value: Vec<ServerId>,
+    began: Instant,
     /// The newest cell is being written back.
     back: Option<(Cell, Tally<Version>)>,
     over: bool,
@@ -49,6 +53,7 @@ impl Read {
         place: Place,
         level: Level,
         deadline: Instant,
+        patience: Duration,
     ) -> Result<Read, Failure> {
         let mut required = level.required(place.replicas.len());
         if turn.config.flaw == Some(Flaw::SmallReadQuorum) && level == Level::Quorum {
@@ -65,27 +70,20 @@ impl Read {
             level,
             required,
             deadline,
-            impatient_at: Some(turn.now.instant + PATIENCE),
+            impatient_at: Some(turn.now.instant + patience),
             held,
+            asked: Vec::new(),
             asked_value: Vec::new(),
+            began: turn.now.instant,
             back: None,
             over: false,
         };
-        let me = turn.config.server;
-        let alive = |replica: &ServerId| turn.roster.alive(*replica);
-        let first = read.place.replicas.iter().copied().filter(alive).min_by_key(|replica| {
-            // This server's own copy costs no message.
-            *replica != me
-        });
         for replica in read.place.replicas.clone() {
-            if Some(replica) == first {
-                read.ask(turn, id, replica, true);
-            } else if !turn.roster.reachable(replica) {
+            if !turn.roster.reachable(replica) {
                 read.held.miss(replica);
-            } else if level != Level::One {
-                read.ask(turn, id, replica, false);
             }
         }
+        read.ask_more(turn, id);
         Ok(read)
     }
 
@@ -143,9 +141,17 @@ impl Read {
             self.over = true;
         } else if self.impatient_at.is_some_and(|at| turn.now.instant >= at) {
             self.impatient_at = None;
+            if self.call.is_some() && self.back.is_none() {
+                turn.out.count("reads_impatient");
+            }
             self.asked_value.clear();
             self.ask_everyone(turn, id);
         }
+    }
+
+    /// How long it took, if it was answered.
+    pub(super) fn took(&self, now: Instant) -> Option<Duration> {
+        self.call.is_none().then(|| now - self.began)
     }
 
     pub(super) fn is_answered(&self) -> bool {
@@ -154,9 +160,8 @@ impl Read {
 
     /// Nothing more is waited for: neither an answer nor a stale replica that may still show itself.
     pub(super) fn is_over(&self) -> bool {
-        self.over
-            || self.call.is_none()
-                && (self.level == Level::One || self.held.waiting().next().is_none())
+        let awaited = |server: ServerId| self.asked.contains(&server);
+        self.over || self.call.is_none() && !self.held.waiting().any(awaited)
     }
 
     fn miss(&mut self, turn: &mut Turn<'_>, id: OperationId, replica: ServerId) {
@@ -167,6 +172,29 @@ impl Read {
         // Whoever was to give the value will not: ask the others without waiting.
         if self.call.is_some() && self.asked_value.contains(&replica) && self.back.is_none() {
             self.ask_everyone(turn, id);
+        }
+    }
+
+    /// Asks as many replicas as are still required, so that no more work than needed is done: this server first, whose own copy costs
+    /// no message; then those that answer, in turn; then those that seem to hesitate. The first is asked for the value.
+    fn ask_more(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let asked = |server: ServerId| self.asked.contains(&server);
+        let awaited = self.held.waiting().filter(|server| asked(*server)).count();
+        let missing = self.required.saturating_sub(self.held.received(turn.roster) + awaited);
+        if missing == 0 {
+            return;
+        }
+        let (me, count) = (turn.config.server, self.place.replicas.len());
+        let in_turn = (0..count).map(|step| self.place.replicas[(id.0 as usize + step) % count]);
+        let mut others: Vec<_> =
+            in_turn.filter(|server| !asked(*server) && turn.roster.reachable(*server)).collect();
+        others.sort_by_key(|server| {
+            let (alive, prompt) = (turn.roster.alive(*server), turn.roster.prompt(*server));
+            (*server != me || !alive, !alive, !prompt)
+        });
+        for server in others.into_iter().take(missing) {
+            let with_value = self.asked_value.is_empty();
+            self.ask(turn, id, server, with_value);
         }
     }
 
@@ -182,6 +210,9 @@ impl Read {
     }
 
     fn ask(&mut self, turn: &mut Turn<'_>, id: OperationId, replica: ServerId, with_value: bool) {
+        if !self.asked.contains(&replica) {
+            self.asked.push(replica);
+        }
         if with_value {
             self.asked_value.push(replica);
         }
@@ -208,6 +239,8 @@ impl Read {
             if self.held.is_hopeless(turn.roster) {
                 let received = self.held.received(turn.roster);
                 self.time_out(turn, received);
+            } else {
+                self.ask_more(turn, id);
             }
             return;
         }
@@ -279,10 +312,9 @@ impl Read {
                 self.repair(turn, replica, &cell);
             }
         }
-        // Kept until the last replica has answered, which may turn out stale.
+        // Kept until the last that was asked has answered, which may turn out stale.
         let version = cell.version;
-        let asked_all = self.level != Level::One;
-        if asked_all && self.back.is_none() {
+        if self.back.is_none() && !self.is_over() {
             self.back = Some((cell.clone(), Tally::new(&[], 0)));
         }
         let cell = (!version.is_zero()).then_some(cell);

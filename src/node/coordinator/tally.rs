@@ -117,6 +117,9 @@ mod tests {
         fn alive(&self, _: ServerId) -> bool {
             true
         }
+        fn prompt(&self, _: ServerId) -> bool {
+            true
+        }
         fn reachable(&self, _: ServerId) -> bool {
             true
         }

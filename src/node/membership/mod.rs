@@ -14,11 +14,15 @@
 pub(super) mod join;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Config;
 use super::turn::{Origin, Roster, Turn};
 use crate::model::{Hello, Incarnation, Instant, PeerRequest, Remembered, Sender, ServerId};
 use crate::storage::Identity;
+
+/// Without any answer for so long, though asked: others are asked first.
+const HESITATION: Duration = Duration::from_millis(30);
 
 /// Another server as seen from here.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ pub(super) struct Membership {
     members: BTreeMap<ServerId, Member>,
     /// Those that share ranges with this server.
     neighbours: Vec<ServerId>,
-    silence: std::time::Duration,
+    silence: Duration,
     next_ping: Instant,
 }
 
@@ -74,6 +78,11 @@ impl Roster for RosterAt<'_> {
             return self.membership.voting;
         }
         self.membership.is_voting(server) && self.is_up(server)
+    }
+
+    fn prompt(&self, server: ServerId) -> bool {
+        let asked_at = self.membership.members.get(&server).and_then(|member| member.asked_at);
+        asked_at.is_none_or(|at| self.now - at < HESITATION)
     }
 
     fn reachable(&self, server: ServerId) -> bool {
