@@ -51,7 +51,7 @@ pub(super) fn incarnation_in(number: i32) -> Result<Incarnation, Error> {
         .map_err(|_| Error::Malformed { what: "a negative incarnation" })
 }
 
-fn level_out(level: Level) -> wire::Level {
+pub(super) fn level_out(level: Level) -> wire::Level {
     match level {
         Level::One => wire::Level::ONE,
         Level::Quorum => wire::Level::QUORUM,
@@ -59,7 +59,7 @@ fn level_out(level: Level) -> wire::Level {
     }
 }
 
-fn level_in(level: Option<wire::Level>) -> Result<Level, Invalid> {
+pub(super) fn level_in(level: Option<wire::Level>) -> Result<Level, Invalid> {
     match level {
         None | Some(wire::Level::QUORUM) => Ok(Level::Quorum),
         Some(wire::Level::ONE) => Ok(Level::One),
@@ -68,7 +68,7 @@ fn level_in(level: Option<wire::Level>) -> Result<Level, Invalid> {
     }
 }
 
-fn timeout_in(milliseconds: Option<i32>) -> Result<Option<Duration>, Invalid> {
+pub(super) fn timeout_in(milliseconds: Option<i32>) -> Result<Option<Duration>, Invalid> {
     let refuse = |milliseconds: i32| Invalid::Timeout {
         milliseconds: milliseconds.into(),
         most: MAX_TIMEOUT,
@@ -82,7 +82,7 @@ fn timeout_in(milliseconds: Option<i32>) -> Result<Option<Duration>, Invalid> {
     }
 }
 
-fn timeout_out(timeout: Option<Duration>) -> Option<i32> {
+pub(super) fn timeout_out(timeout: Option<Duration>) -> Option<i32> {
     timeout.map(|timeout| timeout.as_millis().clamp(1, u128::from(MAX_TIMEOUT)) as i32)
 }
 

@@ -9,9 +9,10 @@ use super::envelope::{
     write_message,
 };
 use super::peer::{Asked, Form};
+use super::reader::check_whole;
 use super::{
     Answer, Call, CallError, Error, Format, Method, OriginalAnswer, OriginalCall, Protocol, Reply,
-    Request, Sequence, Service, client, old, original, peer,
+    Request, Sequence, Service, client, hot, old, original, peer,
 };
 use crate::model::{ClientRequest, ClientResponse, Content, Failure, PeerRequest, ServerId};
 
@@ -20,6 +21,14 @@ use crate::model::{ClientRequest, ClientResponse, Content, Failure, PeerRequest,
 /// # Errors
 /// It is none; the connection cannot go on.
 pub fn decode_call(protocol: Protocol, message: Bytes) -> Result<Request, Error> {
+    match hot::decode_call(&message) {
+        Some(request) if protocol == Protocol::Binary => Ok(request),
+        Some(_) | None => decode_any_call(protocol, message),
+    }
+}
+
+pub(super) fn decode_any_call(protocol: Protocol, message: Bytes) -> Result<Request, Error> {
+    check_whole(protocol, &message)?;
     with_input(protocol, &message, |input| {
         let head = input.read_message_begin()?;
         let oneway = match head.message_type {
@@ -101,6 +110,18 @@ fn read_call(method: &Method, input: &mut dyn TInputProtocol) -> Result<Call, Ca
 /// # Errors
 /// It is longer than a frame may be; `out` is as it was.
 pub fn encode_call(
+    format: Format,
+    sequence: Sequence,
+    call: &Call,
+    out: &mut BytesMut,
+) -> Result<Method, Error> {
+    match hot::encode_call(format, sequence, call, out) {
+        Some(method) => Ok(method),
+        None => encode_any_call(format, sequence, call, out),
+    }
+}
+
+pub(super) fn encode_any_call(
     format: Format,
     sequence: Sequence,
     call: &Call,
@@ -190,6 +211,19 @@ pub fn encode_call(
 /// # Errors
 /// It is longer than a frame may be, or no answer to that method; `out` is as it was.
 pub fn encode_answer(
+    format: Format,
+    method: &Method,
+    sequence: Sequence,
+    answer: &Answer,
+    out: &mut BytesMut,
+) -> Result<(), Error> {
+    if hot::encode_answer(format, method, sequence, answer, out) {
+        return Ok(());
+    }
+    encode_any_answer(format, method, sequence, answer, out)
+}
+
+pub(super) fn encode_any_answer(
     format: Format,
     method: &Method,
     sequence: Sequence,
@@ -303,6 +337,17 @@ fn asked(method: &Method) -> Option<Asked> {
 /// # Errors
 /// It is none; the connection cannot go on.
 pub fn decode_reply(protocol: Protocol, message: Bytes) -> Result<(Sequence, Reply), Error> {
+    match hot::decode_reply(&message) {
+        Some(reply) if protocol == Protocol::Binary => Ok(reply),
+        Some(_) | None => decode_any_reply(protocol, message),
+    }
+}
+
+pub(super) fn decode_any_reply(
+    protocol: Protocol,
+    message: Bytes,
+) -> Result<(Sequence, Reply), Error> {
+    check_whole(protocol, &message)?;
     with_input(protocol, &message, |input| {
         let head = input.read_message_begin()?;
         let sequence = Sequence(head.sequence_number);

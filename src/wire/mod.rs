@@ -13,20 +13,21 @@
 //!
 //! # Bounds
 //!
-//! A message has at most [`MAX_FRAME_LENGTH`] bytes, 32 levels of nesting and 65,536 elements a container. Every
-//! message is walked over by a scanner before it is decoded, and decoded under limits of its own length, so no claimed
-//! size is ever taken on trust.
+//! A message has at most [`MAX_FRAME_LENGTH`] bytes, 32 levels of nesting and 65,536 elements a container. A
+//! message is walked over by a scanner before the generated code decodes it, and decoded under limits of its own length, so no
+//! claimed size is ever taken on trust; what is read by hand is read from where it is.
 //!
 //! # What is left out
 //!
-//! Who sends, who receives, sockets. The codec goes through the generated types, copies values once on the way out,
-//! and does not know a hot path; a hand-written one for puts and gets may come, byte-equal to this.
+//! Who sends, who receives, sockets. Everything but the commonest calls (`hot.rs`) goes through the generated types, which
+//! copies values once on the way out.
 
 mod client;
 mod codec;
 mod detect;
 mod envelope;
 mod error;
+mod hot;
 mod message;
 mod old;
 mod peer;

@@ -10,7 +10,7 @@ use crate::model::{
     Sender, ServerId, Version,
 };
 
-fn incarnation_out(incarnation: Incarnation) -> i32 {
+pub(super) fn incarnation_out(incarnation: Incarnation) -> i32 {
     version_out(Version { incarnation, ..Version::ZERO }).incarnation
 }
 

@@ -4,8 +4,7 @@
 //! ends. It is resumable: it keeps its place between calls, so a peer that sends a byte at a time costs no more than
 //! one that sends all at once; and it allocates nothing but one small entry a level of nesting.
 //!
-//! Nothing is ever reserved on a claimed length. The scanner also goes over framed messages before they are decoded:
-//! the generated code does not check the wire types of fields, and would take a list's claimed length on trust.
+//! Nothing is ever reserved on a claimed length. What is cut off by its frame alone is walked over when it is decoded.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -56,15 +55,7 @@ impl MessageReader {
                     return Ok(None);
                 }
                 buffer.advance(4);
-                let message = buffer.split_to(length).freeze();
-                let mut scanner = Scanner::new(self.format.protocol);
-                match scanner.scan(&message)? {
-                    Some(end) if end == length => Ok(Some(message)),
-                    Some(_) => {
-                        Err(Error::Malformed { what: "bytes behind the end of a frame's message" })
-                    }
-                    None => Err(Error::Malformed { what: "a frame ends before its message" }),
-                }
+                Ok(Some(buffer.split_to(length).freeze()))
             }
             Framing::Unframed => match self.scanner.scan(buffer)? {
                 Some(end) => {
@@ -74,6 +65,16 @@ impl MessageReader {
                 None => Ok(None),
             },
         }
+    }
+}
+
+/// Walks over a message that should be whole: before the generated code reads it, which does not check the wire types of
+/// fields and would take a list's claimed length on trust.
+pub(super) fn check_whole(protocol: Protocol, message: &[u8]) -> Result<(), Error> {
+    match Scanner::new(protocol).scan(message)? {
+        Some(end) if end == message.len() => Ok(()),
+        Some(_) => Err(Error::Malformed { what: "bytes behind the end of a frame's message" }),
+        None => Err(Error::Malformed { what: "a frame ends before its message" }),
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
+use super::codec::{decode_any_call, decode_any_reply, encode_any_answer, encode_any_call};
 use super::*;
 use crate::model::{
     Cell, ClientRequest, ClientResponse, Content, Epoch, Failure, FolderId, Hello, Incarnation,
@@ -264,6 +265,19 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
     ]
 }
 
+/// Whether it is written by hand.
+fn is_hot(call: &Call) -> bool {
+    match call {
+        Call::Client(ClientRequest::Put(put)) => put.content != Content::Tombstone,
+        Call::Client(ClientRequest::Get { .. }) => true,
+        Call::Peer(request) => matches!(
+            request,
+            PeerRequest::Read(_) | PeerRequest::Store { .. } | PeerRequest::Clock { .. }
+        ),
+        _ => false,
+    }
+}
+
 /// All messages in `bytes`, given `step` bytes at a time.
 fn messages(format: Format, bytes: &[u8], step: usize) -> Vec<Bytes> {
     let mut reader = MessageReader::new(format);
@@ -314,6 +328,99 @@ proptest! {
             let message = messages(format, &out, out.len()).remove(0);
             let decoded = decode_reply(format.protocol, message).unwrap();
             prop_assert_eq!(decoded, (Sequence(-3), Reply::Peer(Ok(reply))));
+        }
+    }
+
+    /// What is written by hand is what the generated code writes.
+    #[test]
+    fn calls_by_hand_are_byte_for_byte_those_of_the_generated_code(call in calls()) {
+        for framing in [Framing::Framed, Framing::Unframed] {
+            let format = Format { framing, protocol: Protocol::Binary };
+            let (mut by_hand, mut generated) = (BytesMut::new(), BytesMut::new());
+            let method = hot::encode_call(format, Sequence(9), &call, &mut by_hand);
+            prop_assert_eq!(method.is_some(), is_hot(&call));
+            encode_any_call(format, Sequence(9), &call, &mut generated).unwrap();
+            if method.is_some() {
+                prop_assert_eq!(by_hand, generated);
+            } else {
+                prop_assert!(by_hand.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn answers_by_hand_are_byte_for_byte_those_of_the_generated_code(
+        (request, answer) in peer_answers(),
+        sender in sender(),
+        cell in proptest::option::of(cell()),
+        (version, overtaken) in (version(), any::<bool>()),
+    ) {
+        let request = Call::Peer(request);
+        let method = encode_call(Format::NATIVE, Sequence(1), &request, &mut BytesMut::new());
+        let server = ServerId(7);
+        let of_client = |response| Answer::Client { server, result: Ok(response) };
+        let refused = matches!(answer, PeerAnswer::Refused(_));
+        let answers = [
+            (method.unwrap(), Answer::Peer(Ok(PeerReply { sender, answer })), !refused && is_hot(&request)),
+            (Method::Get, of_client(ClientResponse::Get { cell }), true),
+            (Method::Put, of_client(ClientResponse::Put { version, overtaken }), true),
+        ];
+        for (method, answer, expected) in answers {
+            let (mut by_hand, mut generated) = (BytesMut::new(), BytesMut::new());
+            let format = Format::NATIVE;
+            let written = hot::encode_answer(format, &method, Sequence(9), &answer, &mut by_hand);
+            prop_assert_eq!(written, expected);
+            encode_any_answer(format, &method, Sequence(9), &answer, &mut generated).unwrap();
+            if written {
+                prop_assert_eq!(&by_hand, &generated);
+            }
+            let message = messages(format, &generated, generated.len()).remove(0);
+            let read = hot::decode_reply(&message);
+            // Of a key never written the generated code tells.
+            let known = !matches!(answer, Answer::Client { result: Ok(ClientResponse::Get { cell: None }), .. });
+            prop_assert_eq!(read.is_some(), expected && known);
+            if let Some(read) = read {
+                prop_assert_eq!(read, decode_any_reply(Protocol::Binary, message).unwrap());
+            }
+        }
+    }
+
+    /// What is read by hand is what the generated code reads, whatever the bytes; what is not is left to it.
+    #[test]
+    fn reading_by_hand_gives_up_or_agrees(
+        call in calls(),
+        (request, answer) in peer_answers(),
+        sender in sender(),
+        changes in proptest::collection::vec((any::<u16>(), 0u8..20), 0..3),
+        cut in 0usize..3,
+    ) {
+        let change = |out: &mut BytesMut| {
+            for (place, byte) in &changes {
+                let place = usize::from(*place) % out.len();
+                out[place] = *byte;
+            }
+            let length = out.len() - cut.min(out.len());
+            out.truncate(length);
+        };
+        let format = Format { framing: Framing::Unframed, protocol: Protocol::Binary };
+        let mut out = BytesMut::new();
+        encode_any_call(format, Sequence(1), &call, &mut out).unwrap();
+        change(&mut out);
+        let message = out.split().freeze();
+        if let Some(read) = hot::decode_call(&message) {
+            prop_assert_eq!(read, decode_any_call(Protocol::Binary, message).unwrap());
+        } else if changes.is_empty() && cut == 0 {
+            let with_version = matches!(&call, Call::Client(ClientRequest::Put(put))
+                if put.ticket.is_some() || put.after.is_some());
+            prop_assert!(!is_hot(&call) || with_version);
+        }
+        let method = encode_call(format, Sequence(1), &Call::Peer(request), &mut BytesMut::new());
+        let reply = Answer::Peer(Ok(PeerReply { sender, answer }));
+        encode_any_answer(format, &method.unwrap(), Sequence(1), &reply, &mut out).unwrap();
+        change(&mut out);
+        let message = out.freeze();
+        if let Some(read) = hot::decode_reply(&message) {
+            prop_assert_eq!(read, decode_any_reply(Protocol::Binary, message).unwrap());
         }
     }
 
