@@ -193,7 +193,10 @@ impl Drop for Cluster {
 }
 
 /// Addresses on loopback that nobody listens on, as far as the system knows.
-fn free_addresses(count: usize) -> std::io::Result<Vec<String>> {
+///
+/// # Errors
+/// The system has none.
+pub fn free_addresses(count: usize) -> std::io::Result<Vec<String>> {
     let listeners: Vec<_> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
