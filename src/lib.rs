@@ -43,7 +43,7 @@
 //!
 //! [`model`] for the words; [`ring`] for who keeps what; [`node`] for the protocol, beginning with its essay;
 //! [`storage`] for the disk; [`wire`] for the bytes; [`server`] for the threads and tasks; [`sim`] for how we know
-//! that it works, with [`judge`], [`torture`] and [`fuzz`]; [`bench`] for how fast; [`client`] and [`gateway`] for those
+//! that it works, with [`judge`], [`torture`] and [`fuzz`]; [`bench`](mod@bench) for how fast; [`client`] and [`gateway`] for those
 //! outside.
 
 pub mod bench;

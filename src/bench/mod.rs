@@ -12,12 +12,14 @@
 //! | [`keys`], [`check`] | which key, which value, and whether an answer can be true |
 //! | [`load`] | the closed loop |
 //! | [`cluster`], [`cost`] | processes of a run's own; what they take |
-//! | [`throughput`] | a setting, measured over several rounds |
-//! | [`report`], [`progress`] | tables, JSON, bars |
+//! | [`throughput`], [`balance`] | what is measured |
+//! | [`report`], [`chart`], [`progress`] | tables, JSON, pictures, progress |
 //!
 //! Left out: more than one generator thread (a generator that takes more than one processor would take them from the servers
 //! beside it), and other machines: all figures are of loopback.
 
+pub mod balance;
+pub mod chart;
 pub mod check;
 pub mod chord;
 pub mod cluster;

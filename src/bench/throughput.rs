@@ -11,9 +11,6 @@ use super::progress::Progress;
 use super::report::{Round, Row};
 use crate::model::Level;
 
-/// For a cluster to be complete.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Keys read back at the end, at most.
 const READ_BACK: u64 = 100_000;
 
@@ -38,6 +35,8 @@ pub struct Setting {
     pub until: Until,
     /// How many.
     pub rounds: usize,
+    /// For the cluster to be complete.
+    pub patience: Duration,
 }
 
 impl Setting {
@@ -57,7 +56,7 @@ pub async fn measure(
     pids: &[u32],
     progress: &Progress,
 ) -> Result<(Row, Complaints), String> {
-    settled(addresses, PATIENCE).await?;
+    settled(addresses, setting.patience).await?;
     let table = if setting.routed { Some(table(&addresses[0]).await?) } else { None };
     let target = Rc::new(Chord {
         addresses: addresses.to_vec(),

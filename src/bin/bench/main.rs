@@ -1,5 +1,6 @@
 //! `chord-bench`: how fast Chord is here, and whether what it answers is true.
 
+mod balance;
 mod flags;
 mod throughput;
 
@@ -18,14 +19,17 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Calls a second, their latencies, and what they cost, in a closed loop of clients
-    Throughput(throughput::Flags),
+    Throughput(Box<throughput::Flags>),
+    /// How many keys each server gets
+    Balance(balance::Flags),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Clusters and their data go away with the values that own them, so an interrupted run must come to its end too.
     let ended = match cli.command {
-        Command::Throughput(flags) => flags::drive(throughput::run(flags)),
+        Command::Throughput(flags) => flags::drive(throughput::run(*flags)),
+        Command::Balance(flags) => flags::drive(balance::run(flags)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

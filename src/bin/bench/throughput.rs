@@ -1,11 +1,13 @@
 //! `chord-bench throughput`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use chord::bench::chart::{Chart, Group};
 use chord::bench::check::Complaints;
 use chord::bench::keys::Choice;
 use chord::bench::load::{Load, Until};
-use chord::bench::report::{Row, table};
+use chord::bench::report::{Row, table, thousands};
 use chord::bench::throughput::{Setting, measure};
 use chord::model::Level;
 use chord::ring::Partitioner;
@@ -79,9 +81,15 @@ pub(crate) struct Flags {
     /// Processes of those servers, for what they cost
     #[arg(long, value_delimiter = ',', requires = "at")]
     pids: Vec<u32>,
+    /// Seconds for all servers to be there
+    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
+    patience: f64,
     /// Of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A bar chart as SVG: calls a second of each row
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
     /// JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -112,12 +120,56 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
         wrong.first.extend(complaints.first);
         rows.push(row);
     }
+    if let Some(file) = &flags.chart {
+        chart(&flags, &rows).write(file)?;
+    }
     if flags.json {
         print_json(&rows)?;
     } else {
         println!("{}", table(&rows));
     }
     judge(&rows, &wrong)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn chart(flags: &Flags, rows: &[Row]) -> Chart {
+    let list = |numbers: &[String]| numbers.join(", ");
+    let texts = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>();
+    let reads = flags.reads.iter().map(|percent| format!("{percent} %")).collect::<Vec<_>>();
+    let what = match flags.operations {
+        Some(count) => format!("{} calls", thousands(count as f64)),
+        None => format!("{} s", flags.seconds),
+    };
+    let synced = match flags.own.sync.as_str() {
+        "always" => "every write synced".to_owned(),
+        interval => format!("synced every {interval}"),
+    };
+    let cluster = match flags.at.len() {
+        0 => format!("{} servers, {synced}, ", list(&texts(&flags.servers))),
+        count => format!("{count} servers that ran already, "),
+    };
+    let levels: Vec<_> = flags.level.iter().map(ToString::to_string).collect();
+    Chart {
+        title: "Calls a second".to_owned(),
+        subtitle: format!(
+            "{what} at {}, {} reads, {cluster}{} clients, values of {} B; median of {} rounds, from least to greatest",
+            list(&levels),
+            list(&reads),
+            list(&texts(&flags.clients)),
+            list(&texts(&flags.value_size)),
+            flags.rounds,
+        ),
+        unit: "calls a second".to_owned(),
+        series: vec!["chord".to_owned()],
+        groups: rows
+            .iter()
+            .map(|row| Group { name: row.name.clone(), bars: vec![row.rate] })
+            .collect(),
+        line: None,
+    }
 }
 
 /// Wrong and failed answers spoil figures.
@@ -161,15 +213,15 @@ fn cases(flags: &Flags) -> Result<Vec<Case>, Ended> {
         => {
             let mut name = Vec::new();
             let mut part = |many: bool, text: String| if many { name.push(text) };
-            part(flags.servers.len() > 1, format!("{servers} servers"));
-            part(flags.replicas.len() > 1, format!("{replicas} replicas"));
+            part(flags.servers.len() > 1, counted(servers, "server"));
+            part(flags.replicas.len() > 1, counted(replicas, "replica"));
             part(flags.partitioner.len() > 1, partitioner.to_string());
             part(flags.keys.len() > 1, format!("{keys} keys"));
             part(flags.value_size.len() > 1, format!("{value_length} B"));
             part(flags.choice.len() > 1, choice.to_string());
             part(flags.level.len() > 1, level.to_string());
             part(flags.reads.len() > 1, format!("{reads} % reads"));
-            part(flags.clients.len() > 1, format!("{clients} clients"));
+            part(flags.clients.len() > 1, counted(clients, "client"));
             part(flags.pipeline.len() > 1, format!("{pipeline} in flight"));
             if name.is_empty() {
                 name.push("all".to_owned());
@@ -202,6 +254,7 @@ fn cases(flags: &Flags) -> Result<Vec<Case>, Ended> {
                     None => Until::Elapsed(Duration::from_secs_f64(flags.seconds.max(0.1))),
                 },
                 rounds: flags.rounds.max(1),
+                patience: Duration::from_secs_f64(flags.patience.max(0.0)),
             };
             cases.push(Case { setting, servers, replicas, partitioner });
         }

@@ -1,0 +1,212 @@
+//! The benchmark as its users run it, and that it would notice a store that is fast and wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test falls where it goes wrong")]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use chord::model::{
+    Cell, ClientRequest, ClientResponse, Content, Incarnation, Key, ServerId, Status, Version,
+};
+use chord::wire::{Answer, Call, Format, MessageReader, decode_call, encode_answer};
+
+fn bench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chord-bench"))
+        .args(args)
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// How a store in this test is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Not,
+    /// Every hundredth write is acknowledged and forgotten.
+    Loses,
+    /// Reads give what was written first.
+    Stale,
+    /// Reads give another key's value.
+    MixesUp,
+}
+
+/// A store that speaks Thrift and keeps values in memory, in its own way.
+fn store(wrong: Wrong) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let cells: Arc<Mutex<BTreeMap<Key, Cell>>> = Arc::default();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let cells = Arc::clone(&cells);
+            std::thread::spawn(move || serve(stream, &cells, wrong));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream, cells: &Mutex<BTreeMap<Key, Cell>>, wrong: Wrong) {
+    let (mut reader, mut input) = (MessageReader::new(Format::NATIVE), BytesMut::new());
+    let mut chunk = [0; 8192];
+    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        input.extend_from_slice(&chunk[..count]);
+        let mut output = BytesMut::new();
+        while let Some(message) = reader.next(&mut input).unwrap() {
+            let request = decode_call(Format::NATIVE.protocol, message).unwrap();
+            let Ok(Call::Client(call)) = request.call else { return };
+            let result = Ok(answer(call, &mut cells.lock().unwrap(), wrong));
+            let answer = Answer::Client { server: ServerId(0), result };
+            let (method, sequence) = (request.method, request.sequence);
+            encode_answer(Format::NATIVE, &method, sequence, &answer, &mut output).unwrap();
+        }
+        if stream.write_all(&output).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(call: ClientRequest, cells: &mut BTreeMap<Key, Cell>, wrong: Wrong) -> ClientResponse {
+    match call {
+        ClientRequest::Put(put) => {
+            let time = cells.get(&Key::bound("")).map_or(1, |cell| cell.version.time + 1);
+            let version =
+                Version { time, server: ServerId(0), incarnation: Incarnation(1), step: 0 };
+            let cell = Cell { version, content: put.content };
+            cells.insert(Key::bound(""), Cell { version, content: Content::Value(Bytes::new()) });
+            let keeps = match wrong {
+                Wrong::Loses => time % 100 != 0,
+                Wrong::Stale => !cells.contains_key(&put.key),
+                Wrong::Not | Wrong::MixesUp => true,
+            };
+            if keeps {
+                cells.insert(put.key, cell);
+            }
+            ClientResponse::Put { version, overtaken: false }
+        }
+        ClientRequest::Get { key, .. } => {
+            let other = cells.range(key.successor()..).next().map(|(_, cell)| cell.clone());
+            let cell = if wrong == Wrong::MixesUp { other } else { None };
+            ClientResponse::Get { cell: cell.or_else(|| cells.get(&key).cloned()) }
+        }
+        _ => ClientResponse::Status(Box::new(Status { voting: true, ..Status::default() })),
+    }
+}
+
+#[test]
+fn a_fast_wrong_store_fails() {
+    for (wrong, code, words) in [
+        (Wrong::Not, 0, "ops/s"),
+        (Wrong::Loses, 1, "wrong answers"),
+        (Wrong::Stale, 1, "older than"),
+        (Wrong::MixesUp, 1, "never written"),
+    ] {
+        let address = store(wrong);
+        let output = bench(&[
+            "throughput",
+            "--at",
+            &address,
+            "--keys",
+            "200",
+            "--clients",
+            "8",
+            "--operations",
+            "4000",
+            "--rounds",
+            "1",
+            "--warm-up",
+            "0",
+        ]);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{wrong:?}: {said}");
+        assert!(said.contains(words), "{wrong:?}: {said}");
+    }
+}
+
+#[test]
+fn a_cluster_of_its_own_is_measured_and_goes_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let chart = folder.path().join("chart.svg");
+    let output = bench(&[
+        "throughput",
+        "--replicas",
+        "1,3",
+        "--keys",
+        "300",
+        "--clients",
+        "4",
+        "--operations",
+        "2000",
+        "--rounds",
+        "2",
+        "--warm-up",
+        "0.1",
+        "--json",
+        "--program",
+        env!("CARGO_BIN_EXE_chord-server"),
+        "--folder",
+        folder.path().to_str().unwrap(),
+        "--chart",
+        chart.to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", said(&output));
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    for row in rows.as_array().unwrap() {
+        assert!(row["rate"]["median"].as_f64().unwrap() > 1.0, "{row}");
+        assert!(row["store_cpu"]["median"].as_f64().unwrap() > 0.1, "{row}");
+        assert!(row["rounds"][1]["latency"]["p99"].as_u64().unwrap() > 0, "{row}");
+        assert_eq!(row["rounds"][0]["operations"], 2000);
+    }
+    assert!(std::fs::read_to_string(chart).unwrap().contains("3 replicas"));
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left.len(), 1, "only the chart is left: {left:?}");
+}
+
+#[test]
+fn keys_placed_by_hash_are_balanced_and_blind_ranges_are_shown_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(&[
+        "balance",
+        "--keys",
+        "3000",
+        "--servers",
+        "3",
+        "--json",
+        "--program",
+        env!("CARGO_BIN_EXE_chord-server"),
+        "--folder",
+        folder.path().to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", said(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fullest = |index: usize| found[index]["fullest"].as_f64().unwrap();
+    assert!(fullest(0) < 1.1 && fullest(1) < 1.01 && fullest(2) > 2.9, "{found}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let refuses = |args: &[&str], words: &str| {
+        let output = bench(args);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+    };
+    refuses(&["throughput", "--program", "nowhere"], "there is no nowhere");
+    refuses(&["throughput", "--choice", "random"], "uniform, zipfian, latest or ascending");
+    refuses(&["throughput", "--servers", "1"], "3 replicas need as many servers");
+    // Nobody listens there.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let dead = ["throughput", "--at", &address, "--patience", "0.2"];
+    refuses(&dead, &address);
+}
