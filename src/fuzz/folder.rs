@@ -36,9 +36,8 @@ fn options() -> EngineOptions {
 type Contents = BTreeMap<Key, (Version, bool)>;
 
 fn contents(opened: &Opened) -> Contents {
-    let cell =
-        |cell: &crate::storage::RecoveredCell| (cell.key.clone(), (cell.version, cell.tombstone));
-    opened.cells.cells.iter().map(cell).collect()
+    let cells = opened.cells.keydir.iter();
+    cells.map(|held| (held.to_key(), (held.version(), held.is_tombstone()))).collect()
 }
 
 fn store(opened: &Opened) -> Store {
@@ -134,9 +133,9 @@ fn open_and_go_on(disk: MemoryDisk, loads: bool) {
     let before = contents(&opened);
     let disk = engine.into_disk();
     if loads {
-        for cell in opened.cells.cells.iter().filter(|cell| !cell.tombstone) {
-            let loaded = look_at(&disk, Log::Cells, cell.place);
-            assert!(loaded.is_ok(), "{}: {loaded:?}", cell.key);
+        for held in opened.cells.keydir.iter().filter(|held| !held.is_tombstone()) {
+            let loaded = look_at(&disk, Log::Cells, held.place());
+            assert!(loaded.is_ok(), "{held:?}: {loaded:?}");
         }
     }
     let (mut engine, opened) = reopen(disk);
@@ -206,8 +205,8 @@ pub(super) fn key_file(data: &[u8]) {
     }
     // Its places may lie: reading them is an error or the truth.
     let disk = engine.into_disk();
-    for cell in &opened.cells.cells {
-        let _ = look_at(&disk, Log::Cells, cell.place);
+    for held in opened.cells.keydir.iter() {
+        let _ = look_at(&disk, Log::Cells, held.place());
     }
 }
 

@@ -89,11 +89,12 @@ pub(super) enum Report {
 impl Replica {
     pub(super) fn new(store: Store, turn: &mut Turn<'_>) -> Replica {
         let mut digests = vec![Digest::default(); turn.config.topology.ranges().len()];
-        for (key, version, _) in store.range(Bound::Unbounded, Bound::Unbounded) {
+        for held in store.range(Bound::Unbounded, Bound::Unbounded) {
             if turn.config.flaw != Some(Flaw::ForgetSeen) {
-                turn.clock.absorb(version.time);
+                turn.clock.absorb(held.version().time);
             }
-            digests[turn.config.topology.index_of(key)].add(key, version);
+            let range = turn.config.topology.index_of(held.key());
+            digests[range].add(held.key(), held.version());
         }
         Replica {
             store,
@@ -146,7 +147,7 @@ impl Replica {
                 return;
             }
         };
-        let index = turn.config.topology.index_of(key);
+        let index = turn.config.topology.index_of(key.as_bytes());
         let range = &turn.config.topology.ranges()[index];
         let refusal = if !range.replicas.contains(&turn.config.server) {
             Some(Refusal::NotReplica)
@@ -220,11 +221,11 @@ impl Replica {
         match news {
             News::Published { ticket, key, before, now } => {
                 if before != now {
-                    let digest = &mut self.digests[turn.config.topology.index_of(&key)];
+                    let digest = &mut self.digests[turn.config.topology.index_of(key.as_bytes())];
                     if !before.is_zero() {
-                        digest.remove(&key, before);
+                        digest.remove(key.as_bytes(), before);
                     }
-                    digest.add(&key, now);
+                    digest.add(key.as_bytes(), now);
                 }
                 for to in self.appends.remove(&ticket).unwrap_or_default() {
                     answer(turn, sender, to, PeerAnswer::Stored { current: now });
@@ -341,25 +342,26 @@ impl Replica {
         let mut entries: Vec<PageEntry> = Vec::new();
         let mut on_disk = Vec::new();
         let (mut bytes, mut truncated) = (0, false);
-        for (key, version, whereabouts) in self.store.range(Bound::Included(&bounds.from), end) {
+        for held in self.store.range(Bound::Included(&bounds.from), end) {
             if entries.len() >= bounds.max_entries || bytes >= bounds.max_bytes {
                 truncated = true;
                 break;
             }
-            bytes += key.as_bytes().len() + ENTRY_OVERHEAD;
-            let content = match whereabouts {
-                _ if !bounds.with_values => None,
-                Whereabouts::Memory(content) => {
-                    bytes += content.len();
-                    Some(content)
+            bytes += held.key().len() + ENTRY_OVERHEAD;
+            let mut content = None;
+            if bounds.with_values {
+                match held.whereabouts() {
+                    Whereabouts::Memory(here) => {
+                        bytes += here.len();
+                        content = Some(here);
+                    }
+                    Whereabouts::Disk(place) => {
+                        bytes += place.length as usize;
+                        on_disk.push((entries.len(), place));
+                    }
                 }
-                Whereabouts::Disk(place) => {
-                    bytes += place.length as usize;
-                    on_disk.push((entries.len(), place));
-                    None
-                }
-            };
-            entries.push(PageEntry { key: key.clone(), version, content });
+            }
+            entries.push(PageEntry { key: held.to_key(), version: held.version(), content });
         }
         if on_disk.is_empty() {
             return finish_page(turn, sender, reader, entries, truncated);
@@ -470,25 +472,25 @@ fn answer(turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, answer: PeerAnswer)
 }
 
 impl Digest {
-    fn add(&mut self, key: &Key, version: Version) {
+    fn add(&mut self, key: &[u8], version: Version) {
         self.count += 1;
         self.hash ^= hash(key, version);
     }
 
-    fn remove(&mut self, key: &Key, version: Version) {
+    fn remove(&mut self, key: &[u8], version: Version) {
         self.count -= 1;
         self.hash ^= hash(key, version);
     }
 }
 
 /// Versions tell cells of a key apart, so the content need not be hashed.
-fn hash(key: &Key, version: Version) -> u64 {
+fn hash(key: &[u8], version: Version) -> u64 {
     let mut seed = [0; 20];
     seed[..8].copy_from_slice(&version.time.to_be_bytes());
     seed[8..10].copy_from_slice(&version.server.0.to_be_bytes());
     seed[10..14].copy_from_slice(&version.incarnation.0.to_be_bytes());
     seed[14..18].copy_from_slice(&version.step.to_be_bytes());
-    xxhash_rust::xxh3::xxh3_64_with_seed(key.as_bytes(), xxhash_rust::xxh3::xxh3_64(&seed))
+    xxhash_rust::xxh3::xxh3_64_with_seed(key, xxhash_rust::xxh3::xxh3_64(&seed))
 }
 
 /// What a deleted or unread entry of a page shows.

@@ -94,13 +94,13 @@ impl Topology {
 
     /// The range in which `place` lies.
     pub fn range_of(&self, place: &Key) -> &Range {
-        &self.ranges[self.index_of(place)]
+        &self.ranges[self.index_of(place.as_bytes())]
     }
 
     /// The position in [`Topology::ranges`] of the range in which `place` lies.
-    pub fn index_of(&self, place: &Key) -> usize {
+    pub fn index_of(&self, place: &[u8]) -> usize {
         // The first range starts at the empty key, so at least one start is not greater.
-        self.ranges.partition_point(|range| range.start <= *place) - 1
+        self.ranges.partition_point(|range| range.start.as_bytes() <= place) - 1
     }
 
     /// The ranges that `server` keeps.

@@ -97,7 +97,7 @@ pub fn run(
     let told = Ready {
         server: config.server,
         address: config.listen.clone(),
-        keys: opened.cells.cells.iter().filter(|cell| !cell.tombstone).count(),
+        keys: opened.cells.keydir.len() - opened.cells.keydir.tombstones(),
         data: config.data.clone(),
     };
     let (completions, done) = mpsc::unbounded_channel();

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::IdentityError;
-use super::keyfile::{KeyEntry, KeyFile};
+use super::keyfile::{KeyEntry, KeyFileWriter};
 use super::record::{self, Parsed, Written};
 use super::recovery::{self, LogError, OpenedLog, Owner};
 use super::segment::{HEADER, Header};
 use super::{
     AppendError, Command, Completion, Disk, Identity, LoadError, Log, Look, Opened, Place, Record,
-    StorageFlaw, Ticket,
+    Recovered, StorageFlaw, Ticket,
 };
 use crate::model::{Content, FolderId, ServerId};
 
@@ -111,8 +111,8 @@ struct Writer {
     synced: u64,
     /// Something is written and not synced.
     dirty: bool,
-    /// Records of the active segment, for its key file.
-    keys: Vec<KeyEntry>,
+    /// Of the active segment.
+    keys: KeyFileWriter,
     /// Encoded records of this batch.
     buffer: Vec<u8>,
     batch: Vec<(Ticket, Place, Record)>,
@@ -191,15 +191,10 @@ impl<D: Disk> Engine<D> {
                 disk.sync_folder(log.folder()).map_err(io(log.folder()))?;
             }
         }
-        let (cells_found, hints_found) = (cells.recovered.clone(), hints.recovered.clone());
-        let engine = Engine {
-            disk,
-            options,
-            cells: Writer::new(Log::Cells, owner, cells),
-            hints: Writer::new(Log::Hints, owner, hints),
-            broken: false,
-        };
-        Ok((engine, Opened { identity, cells: cells_found, hints: hints_found, damaged }))
+        let (writer, cells) = Writer::new(Log::Cells, owner, cells);
+        let (hints_writer, hints) = Writer::new(Log::Hints, owner, hints);
+        let engine = Engine { disk, options, cells: writer, hints: hints_writer, broken: false };
+        Ok((engine, Opened { identity, cells, hints, damaged }))
     }
 
     /// Carries out a batch: appends of a log share one write and one sync and are completed after it, in their
@@ -363,9 +358,9 @@ impl<D: Disk> Engine<D> {
 }
 
 impl Writer {
-    fn new(log: Log, owner: Owner, opened: OpenedLog) -> Writer {
+    fn new(log: Log, owner: Owner, opened: OpenedLog) -> (Writer, Recovered) {
         let OpenedLog { recovered, length, keys, .. } = opened;
-        Writer {
+        let writer = Writer {
             log,
             owner,
             segment: recovered.active,
@@ -377,7 +372,8 @@ impl Writer {
             keys,
             buffer: Vec::new(),
             batch: Vec::new(),
-        }
+        };
+        (writer, recovered)
     }
 
     fn is_full(&self, limit: u32) -> bool {
@@ -427,7 +423,7 @@ impl Writer {
             self.sync(disk)?;
         }
         for (ticket, place, record) in batch {
-            self.keys.push(KeyEntry::of(&record, place));
+            self.keys.push(&KeyEntry::of(&record, place));
             completions.push(self.completion(ticket, Ok(place)));
         }
         Ok(())
@@ -484,11 +480,10 @@ impl Writer {
         disk.rename(&new, &name).map_err(Broken::at(&name))?;
         let folder = self.log.folder();
         disk.sync_folder(folder).map_err(Broken::at(folder))?;
-        let entries = std::mem::take(&mut self.keys);
+        let keys = std::mem::replace(&mut self.keys, KeyFileWriter::new());
         let (segment, length, last) = (self.segment, self.length, self.next - 1);
-        let keys = KeyFile { segment, length, last, entries };
         let file = self.log.key_file(segment);
-        if disk.write(&file, 0, &keys.encode()).is_err() {
+        if disk.write(&file, 0, &keys.finish(segment, length, last)).is_err() {
             // An aid only: the segment will be scanned.
             let _ = disk.remove(&file);
         }

@@ -21,6 +21,8 @@ use crate::model::{Content, Key, Version};
 
 const MAGIC: [u8; 7] = *b"CHRDKEY";
 const FORMAT: u8 = 1;
+/// Bytes before the first record.
+const FIXED: usize = 28;
 
 /// What is known of a record without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl KeyEntry {
     }
 }
 
-/// A key file's contents.
+/// A key file's contents; its keys are slices of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyFile {
     pub(super) segment: u32,
@@ -67,33 +69,53 @@ pub(super) struct KeyFile {
     pub(super) entries: Vec<KeyEntry>,
 }
 
-impl KeyFile {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(32 + self.entries.len() * 48);
-        out.extend_from_slice(&MAGIC);
-        out.push(FORMAT);
-        // Writing to a vector cannot fail.
-        let _ = out.write_u32::<BigEndian>(self.segment);
-        let _ = out.write_u32::<BigEndian>(self.length);
-        let _ = out.write_u64::<BigEndian>(self.last);
-        let _ = out.write_u32::<BigEndian>(self.entries.len() as u32);
-        for KeyEntry { key, version, kind, place } in &self.entries {
-            let _ = out.write_u32::<BigEndian>(place.offset);
-            let _ = out.write_u32::<BigEndian>(place.length);
-            out.push(match kind {
-                EntryKind::Value => 1,
-                EntryKind::Tombstone => 2,
-                EntryKind::Erase => 3,
-            });
-            write_version(*version, &mut out);
-            let _ = out.write_u32::<BigEndian>(key.as_bytes().len() as u32);
-            out.extend_from_slice(key.as_bytes());
-        }
-        let crc = crc32c::crc32c(&out);
-        let _ = out.write_u32::<BigEndian>(crc);
-        out
+/// A key file in the making, as it will be written: it grows with the segment that is written to.
+#[derive(Debug)]
+pub(super) struct KeyFileWriter {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl KeyFileWriter {
+    pub(super) fn new() -> KeyFileWriter {
+        KeyFileWriter { bytes: vec![0; FIXED], count: 0 }
     }
 
+    pub(super) fn push(&mut self, entry: &KeyEntry) {
+        let KeyEntry { key, version, kind, place } = entry;
+        let out = &mut self.bytes;
+        // Writing to a vector cannot fail.
+        let _ = out.write_u32::<BigEndian>(place.offset);
+        let _ = out.write_u32::<BigEndian>(place.length);
+        out.push(match kind {
+            EntryKind::Value => 1,
+            EntryKind::Tombstone => 2,
+            EntryKind::Erase => 3,
+        });
+        write_version(*version, out);
+        let _ = out.write_u32::<BigEndian>(key.as_bytes().len() as u32);
+        out.extend_from_slice(key.as_bytes());
+        self.count += 1;
+    }
+
+    /// The file's bytes, now that the segment is this long and its last record has this position.
+    pub(super) fn finish(self, segment: u32, length: u32, last: u64) -> Vec<u8> {
+        let KeyFileWriter { mut bytes, count } = self;
+        let mut fixed = Vec::with_capacity(FIXED);
+        fixed.extend_from_slice(&MAGIC);
+        fixed.push(FORMAT);
+        let _ = fixed.write_u32::<BigEndian>(segment);
+        let _ = fixed.write_u32::<BigEndian>(length);
+        let _ = fixed.write_u64::<BigEndian>(last);
+        let _ = fixed.write_u32::<BigEndian>(count);
+        bytes[..FIXED].copy_from_slice(&fixed);
+        let crc = crc32c::crc32c(&bytes);
+        let _ = bytes.write_u32::<BigEndian>(crc);
+        bytes
+    }
+}
+
+impl KeyFile {
     /// `None` if it is not whole, or not true.
     pub(super) fn parse(bytes: &Bytes) -> Option<KeyFile> {
         let covered = bytes.len().checked_sub(4)?;
@@ -132,8 +154,7 @@ impl KeyFile {
                 return Ok(None);
             }
             let (key, rest) = input.split_at(key_length);
-            // In memory of its own: a slice would keep the whole file there.
-            let key = Key::bound(key.to_vec());
+            let key = Key::bound(bytes.slice_ref(key));
             input = rest;
             let end = offset.checked_add(record_length).filter(|end| *end <= length);
             if end.is_none() || record_length < MIN_LENGTH || (offset as usize) < HEADER {
@@ -167,8 +188,10 @@ mod tests {
             entry("", EntryKind::Tombstone),
             entry("long key", EntryKind::Erase),
         ];
+        let mut writer = KeyFileWriter::new();
+        entries.iter().for_each(|entry| writer.push(entry));
+        let bytes = writer.finish(3, 1000, 77);
         let file = KeyFile { segment: 3, length: 1000, last: 77, entries };
-        let bytes = file.encode();
         assert_eq!(KeyFile::parse(&bytes.clone().into()), Some(file));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

@@ -34,10 +34,12 @@
 //! Tombstones are kept for ever, until all replicas can agree to forget them; there is no compression.
 
 mod command;
+mod compaction;
 mod disk;
 mod engine;
 mod flaw;
 mod identity;
+mod keydir;
 mod keyfile;
 mod memory;
 mod record;
@@ -52,13 +54,12 @@ pub use disk::Disk;
 pub use engine::{Engine, EngineOptions, OpenError, SyncPolicy};
 pub(crate) use flaw::StorageFlaw;
 pub use identity::{Identity, IdentityError};
+pub use keydir::{Held, Holding, Keydir, Put};
 pub use memory::MemoryDisk;
-pub use store::{
-    Admission, News, Recovered, RecoveredCell, Store, StoreOptions, StoreStats, Whereabouts,
-};
+pub use store::{Admission, News, Recovered, Store, StoreOptions, StoreStats, Whereabouts};
 
 /// What opening a data folder found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Opened {
     /// Whose folder it is. Of a new folder: without an incarnation, not voting.
     pub identity: Identity,

@@ -17,10 +17,11 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::keyfile::{EntryKind, KeyEntry, KeyFile};
+use super::keydir::{Holding, Keydir};
+use super::keyfile::{EntryKind, KeyEntry, KeyFile, KeyFileWriter};
 use super::record::{self, MAX_POSITION, Written};
 use super::segment::{Ending, HEADER, Header, Scan, scan, segment_number};
-use super::{Disk, Log, Place, Recovered, RecoveredCell};
+use super::{Disk, Log, Place, Recovered};
 use crate::model::{Key, ServerId, Version};
 
 /// Bytes read of a file at once.
@@ -29,9 +30,9 @@ const CHUNK: usize = 64 << 20;
 /// A log that was opened.
 pub(super) struct OpenedLog {
     pub(super) recovered: Recovered,
-    /// The new active segment: its length, and its records so far.
+    /// The new active segment: its length, and its key file in the making.
     pub(super) length: u32,
-    pub(super) keys: Vec<KeyEntry>,
+    pub(super) keys: KeyFileWriter,
     /// Files to be set aside once the loss of their cells has been noted.
     pub(super) damaged: Vec<String>,
 }
@@ -72,7 +73,9 @@ struct Found {
 /// What recovery gathers.
 #[derive(Default)]
 struct Gathered {
-    entries: Vec<KeyEntry>,
+    keydir: Keydir,
+    /// Up to which version cells of a key are no longer wanted.
+    erased: BTreeMap<Key, Version>,
     /// True records of damaged segments.
     salvage: Vec<Written>,
     damaged: Vec<u32>,
@@ -112,7 +115,7 @@ pub(super) fn open<D: Disk>(
     };
     let beyond = names.iter().filter_map(|name| name.split('.').next()?.parse::<u32>().ok()).max();
     let active = beyond.unwrap_or(0) + 1;
-    let (length, keys) = begin_segment(disk, log, owner, active, &tail, &gathered)?;
+    let (length, keys) = begin_segment(disk, log, owner, active, &tail, &mut gathered)?;
     let last = gathered.last.max(tail.records.last().map_or(0, |(_, written)| written.sequence));
     let position = last + gathered.salvage.len() as u64;
     for (number, length) in &gathered.overlong {
@@ -122,10 +125,9 @@ pub(super) fn open<D: Disk>(
     }
     retire_last(disk, log, &tail, &mut gathered)?;
     remove_orphans(disk, log, &names, &gathered)?;
-    gathered.entries.extend(keys.iter().cloned());
     let damaged = gathered.damaged.iter().map(|number| log.segment_file(*number)).collect();
-    let cells = newest(gathered.entries);
-    let recovered = Recovered { cells, position, active, segments: gathered.segments };
+    let segments = std::mem::take(&mut gathered.segments);
+    let recovered = Recovered { keydir: gathered.wanted(), position, active, segments };
     Ok(OpenedLog { recovered, length, keys, damaged })
 }
 
@@ -155,8 +157,7 @@ pub(super) fn look<D: Disk>(
                     tail.torn_at
                 ));
             }
-            let entries = tail.records.iter().map(|(place, w)| KeyEntry::of(&w.record, *place));
-            gathered.entries.extend(entries);
+            gathered.take(&tail.records);
             gathered.last =
                 gathered.last.max(tail.records.last().map_or(0, |(_, written)| written.sequence));
             // Behind its last record there may be zeros that were reserved.
@@ -171,8 +172,8 @@ pub(super) fn look<D: Disk>(
         remarks.push(format!("{}/{name}: set aside as damaged by a former start", log.folder()));
     }
     let active = found.last().map_or(0, |file| file.number);
-    let (position, segments) = (gathered.last, gathered.segments);
-    Ok((Recovered { cells: newest(gathered.entries), position, active, segments }, remarks))
+    let (position, segments) = (gathered.last, std::mem::take(&mut gathered.segments));
+    Ok((Recovered { keydir: gathered.wanted(), position, active, segments }, remarks))
 }
 
 fn on<T>(file: &str, result: io::Result<T>) -> Result<T, LogError> {
@@ -239,7 +240,7 @@ fn read_sealed<D: Disk>(
     {
         gathered.last = gathered.last.max(keys.last);
         gathered.segments.push((file.number, keys.length));
-        gathered.entries.extend(keys.entries);
+        keys.entries.iter().for_each(|entry| gathered.note(entry));
         return Ok(());
     }
     let bytes = read_all(disk, &name)?;
@@ -336,11 +337,35 @@ fn read_last<D: Disk>(
 impl Gathered {
     /// The records count where they are.
     fn take(&mut self, records: &[(Place, Written)]) {
-        self.entries.extend(records.iter().map(|(place, written)| {
-            let entry = KeyEntry::of(&written.record, *place);
-            // A slice would keep the whole segment in memory.
-            KeyEntry { key: entry.key.detached(), ..entry }
-        }));
+        for (place, written) in records {
+            self.note(&KeyEntry::of(&written.record, *place));
+        }
+    }
+
+    /// Of two records of one cell the later one counts: the former may lie in a segment about to be removed.
+    fn note(&mut self, KeyEntry { key, version, kind, place }: &KeyEntry) {
+        let holding = match kind {
+            EntryKind::Value => Holding::OnDisk,
+            EntryKind::Tombstone => Holding::Tombstone,
+            EntryKind::Erase => {
+                // In memory of its own: a slice would keep the whole file there.
+                let up_to = self.erased.entry(key.detached()).or_insert(*version);
+                *up_to = (*version).max(*up_to);
+                return;
+            }
+        };
+        self.keydir.put(key.as_bytes(), *version, *place, holding);
+    }
+
+    /// The newest record of each key, less what was erased.
+    fn wanted(mut self) -> Keydir {
+        for (key, up_to) in self.erased {
+            let held = self.keydir.get(key.as_bytes());
+            if held.is_some_and(|held| held.version() <= up_to) {
+                self.keydir.remove(key.as_bytes());
+            }
+        }
+        self.keydir
     }
 
     /// The segment is damaged: its true records are to be written elsewhere. Of one without a header, all that can be
@@ -378,8 +403,8 @@ fn begin_segment<D: Disk>(
     owner: Owner,
     active: u32,
     tail: &Tail,
-    gathered: &Gathered,
-) -> Result<(u32, Vec<KeyEntry>), LogError> {
+    gathered: &mut Gathered,
+) -> Result<(u32, KeyFileWriter), LogError> {
     let header = Header {
         cluster: owner.cluster,
         server: owner.server,
@@ -390,22 +415,25 @@ fn begin_segment<D: Disk>(
         previous_length: tail.previous_length,
     };
     let mut bytes = header.encode();
-    let mut keys = Vec::new();
+    let mut keys = KeyFileWriter::new();
+    let mut moved = Vec::new();
     for (place, written) in &tail.records {
         let offset = HEADER as u32 + place.offset - tail.cut;
-        let entry =
-            KeyEntry::of(&written.record, Place { segment: active, offset, length: place.length });
-        keys.push(KeyEntry { key: entry.key.detached(), ..entry });
+        let place = Place { segment: active, offset, length: place.length };
+        moved.push(KeyEntry::of(&written.record, place));
     }
     bytes.extend_from_slice(&tail.bytes);
     let positions = header.first + tail.records.len() as u64..;
     for (sequence, written) in positions.zip(&gathered.salvage) {
         let offset = bytes.len() as u32;
         let length = record::encode(&written.record, sequence, header.first - 1, &mut bytes) as u32;
-        let entry = KeyEntry::of(&written.record, Place { segment: active, offset, length });
-        keys.push(KeyEntry { key: entry.key.detached(), ..entry });
+        moved.push(KeyEntry::of(&written.record, Place { segment: active, offset, length }));
     }
     create_segment(disk, log, active, &bytes)?;
+    for entry in moved {
+        keys.push(&entry);
+        gathered.note(&entry);
+    }
     Ok((bytes.len() as u32, keys))
 }
 
@@ -456,37 +484,4 @@ fn remove_orphans<D: Disk>(
         }
     }
     Ok(())
-}
-
-/// The newest cell of each key, less what was erased.
-fn newest(entries: Vec<KeyEntry>) -> Vec<RecoveredCell> {
-    let mut cells: BTreeMap<Key, RecoveredCell> = BTreeMap::new();
-    let mut erased: BTreeMap<Key, Version> = BTreeMap::new();
-    for KeyEntry { key, version, kind, place } in entries {
-        let tombstone = match kind {
-            EntryKind::Value => false,
-            EntryKind::Tombstone => true,
-            EntryKind::Erase => {
-                let up_to = erased.entry(key).or_insert(version);
-                *up_to = version.max(*up_to);
-                continue;
-            }
-        };
-        match cells.get_mut(&key) {
-            // Of two records of one cell the later one: the former may lie in a segment about to be removed.
-            Some(cell) if version >= cell.version => {
-                (cell.version, cell.tombstone, cell.place) = (version, tombstone, place);
-            }
-            Some(_) => {}
-            None => {
-                cells.insert(key.clone(), RecoveredCell { key, version, tombstone, place });
-            }
-        }
-    }
-    for (key, up_to) in erased {
-        if cells.get(&key).is_some_and(|cell| cell.version <= up_to) {
-            cells.remove(&key);
-        }
-    }
-    cells.into_values().collect()
 }

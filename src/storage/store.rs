@@ -1,16 +1,14 @@
-//! The keydir and cached values of one log, on the protocol's thread.
+//! One log on the protocol's thread: what it holds, and what is on its way.
 //!
 //! A cell becomes visible at its completion, not before; whether another is newer is decided with those in view that
-//! are still on their way. Compaction empties one sealed segment at a time: the records in it that the keydir still
-//! points to are appended again like any other, and once they are durable the file is removed. So compaction has no
-//! format and no recovery of its own, a crash at any point leaves at worst two copies of a record, and reads and
-//! writes go on between its steps. A key's newest record is always alive, a tombstone no less than a value.
+//! are still on their way. A cell on its way is a slice of the message it came in; the keydir makes its copy when the
+//! cell is shown.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bytes::Bytes;
-
+use super::compaction::Compaction;
+use super::keydir::{Held, Holding, Keydir, Put};
 use super::{AppendError, Command, Completion, LoadError, Log, Place, Record, StorageFlaw, Ticket};
 use crate::model::{Cell, Content, Key, Version};
 
@@ -84,19 +82,6 @@ pub struct StoreOptions {
     pub(crate) flaw: Option<StorageFlaw>,
 }
 
-/// One key as recovery found it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveredCell {
-    /// The key.
-    pub key: Key,
-    /// The newest version recorded.
-    pub version: Version,
-    /// Whether that is a tombstone.
-    pub tombstone: bool,
-    /// Where its record lies.
-    pub place: Place,
-}
-
 /// Figures of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -113,10 +98,10 @@ pub struct StoreStats {
 }
 
 /// What recovery found of one log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Recovered {
-    /// Newest cell of each key, in key order.
-    pub cells: Vec<RecoveredCell>,
+    /// Newest record of each key.
+    pub keydir: Keydir,
     /// Highest durable position.
     pub position: u64,
     /// The segment that will be written to.
@@ -125,43 +110,26 @@ pub struct Recovered {
     pub segments: Vec<(u32, u32)>,
 }
 
-/// The keydir and cached values of one log; it decides what is appended, what stays in memory and what is compacted.
+/// One log on the protocol's thread; it decides what is appended, what stays in memory and what is compacted.
 #[derive(Debug)]
 pub struct Store {
-    log: Log,
-    options: StoreOptions,
-    keydir: BTreeMap<Key, Entry>,
+    pub(super) log: Log,
+    pub(super) options: StoreOptions,
+    pub(super) keydir: Keydir,
     /// Appends under way.
     appends: BTreeMap<Ticket, Append>,
     /// Of several appends for a key, the newest cell's.
     newest: BTreeMap<Key, Ticket>,
     loads: BTreeMap<Ticket, (Key, Version)>,
     next_ticket: u64,
-    segments: BTreeMap<u32, Segment>,
+    pub(super) segments: BTreeMap<u32, Segment>,
     /// The segment that is written to.
-    active: u32,
+    pub(super) active: u32,
     position: u64,
-    tombstones: u64,
-    memory: u64,
-    /// Keys whose values are in memory, in the order in which they are considered for leaving it.
-    cached: VecDeque<Key>,
-    compaction: Compaction,
+    pub(super) compaction: Compaction,
     /// Something has died, or a segment was sealed, since the last look for work.
-    may_compact: bool,
+    pub(super) may_compact: bool,
     compactions: u64,
-}
-
-/// What is held of a key.
-#[derive(Debug)]
-struct Entry {
-    version: Version,
-    place: Place,
-    /// `None`: on disk only.
-    content: Option<Content>,
-    /// Used since it was last considered for leaving memory.
-    used: bool,
-    /// It stands in the queue of those considered.
-    queued: bool,
 }
 
 #[derive(Debug)]
@@ -171,7 +139,7 @@ struct Append {
 }
 
 #[derive(Debug)]
-enum Purpose {
+pub(super) enum Purpose {
     /// A cell taken in.
     Admitted(Cell),
     /// A held cell on its way out of a segment that is being compacted.
@@ -183,79 +151,49 @@ enum Purpose {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Segment {
-    size: u32,
-    live: u32,
+pub(super) struct Segment {
+    pub(super) size: u32,
+    pub(super) live: u32,
 }
-
-/// One segment at a time is emptied, chunk by chunk.
-#[derive(Debug, Default)]
-enum Compaction {
-    #[default]
-    Idle,
-    /// A chunk is being read.
-    Surveying { segment: u32, ticket: Ticket },
-    /// Its live records are on their way to the active segment.
-    Moving { segment: u32, open: u32, next: Option<u32>, failed: bool, from: u32 },
-    /// There was no space; goes on here after the next append that finds some.
-    Paused { segment: u32, from: u32 },
-    /// Its file is being removed.
-    Removing,
-}
-
-/// What a value takes in memory beside its bytes, roughly.
-const VALUE_OVERHEAD: u64 = 32;
 
 impl Store {
     /// A store over what recovery found. Values come into memory as they are used.
     pub fn new(log: Log, options: StoreOptions, recovered: Recovered) -> Store {
-        let Recovered { cells, position, active, segments } = recovered;
+        let Recovered { keydir, position, active, segments } = recovered;
         let segment = |(number, size)| (number, Segment { size, live: 0 });
-        let mut store = Store {
+        let mut segments: BTreeMap<_, _> = segments.into_iter().map(segment).collect();
+        for held in keydir.iter() {
+            debug_assert!(!held.version().is_zero());
+            let place = held.place();
+            let segment = segments.entry(place.segment).or_default();
+            segment.live += place.length;
+            segment.size = segment.size.max(place.offset + place.length);
+        }
+        Store {
             log,
             options,
-            keydir: BTreeMap::new(),
+            keydir,
             appends: BTreeMap::new(),
             newest: BTreeMap::new(),
             loads: BTreeMap::new(),
             next_ticket: 0,
-            segments: segments.into_iter().map(segment).collect(),
+            segments,
             active,
             position,
-            tombstones: 0,
-            memory: 0,
-            cached: VecDeque::new(),
             compaction: Compaction::Idle,
             may_compact: true,
             compactions: 0,
-        };
-        for RecoveredCell { version, tombstone, place, .. } in &cells {
-            debug_assert!(!version.is_zero());
-            let segment = store.segments.entry(place.segment).or_default();
-            segment.live += place.length;
-            segment.size = segment.size.max(place.offset + place.length);
-            store.tombstones += u64::from(*tombstone);
         }
-        let entry = |cell: RecoveredCell| {
-            let content = cell.tombstone.then_some(Content::Tombstone);
-            let RecoveredCell { key, version, place, .. } = cell;
-            (key, Entry { version, place, content, used: false, queued: false })
-        };
-        // In key order, so that the map is built in one go.
-        store.keydir = cells.into_iter().map(entry).collect();
-        store
     }
 
     /// The version that is held: durable and visible. [`Version::ZERO`] if there is none.
     pub fn version(&self, key: &Key) -> Version {
-        self.keydir.get(key).map_or(Version::ZERO, |entry| entry.version)
+        self.keydir.get(key.as_bytes()).map_or(Version::ZERO, |held| held.version())
     }
 
     /// The cell that is held. Counts as a use for the choice of what stays in memory.
     pub fn find(&mut self, key: &Key) -> Option<(Version, Whereabouts)> {
-        let entry = self.keydir.get_mut(key)?;
-        entry.used = true;
-        Some((entry.version, entry.whereabouts()))
+        self.keydir.touch(key.as_bytes()).map(|held| (held.version(), held.whereabouts()))
     }
 
     /// Takes in a cell. Only if it is newer than everything held or pending is anything appended.
@@ -266,26 +204,23 @@ impl Store {
             if !cell.supersedes(newest) {
                 return Admission::Pending(ticket);
             }
-        } else if let Some(entry) = self.keydir.get(key) {
+        } else if let Some(held) = self.keydir.get(key.as_bytes()) {
             // Equal versions with different content are a fault elsewhere; the greater bytes win where both are in
             // view.
-            let is_newer = cell.version > entry.version
-                || cell.version == entry.version
-                    && entry.content.as_ref().is_some_and(|content| cell.content > *content);
+            let is_greater = |held: Held<'_>| match held.whereabouts() {
+                Whereabouts::Memory(content) => cell.content > content,
+                Whereabouts::Disk(_) => false,
+            };
+            let current = held.version();
+            let is_newer = cell.version > current || cell.version == current && is_greater(held);
             if !is_newer {
-                return Admission::Held { current: entry.version };
+                return Admission::Held { current };
             }
         }
-        let key = self.own_key(key);
-        let content = match &cell.content {
-            Content::Tombstone => Content::Tombstone,
-            // Memory of its own: a slice would keep the whole frame it came in.
-            Content::Value(value) => Content::Value(Bytes::copy_from_slice(value)),
-        };
-        let cell = Cell { version: cell.version, content };
         let record = Record::Put { key: key.clone(), cell: cell.clone() };
-        let ticket = self.append(key.clone(), Purpose::Admitted(cell), record, commands);
-        self.newest.insert(key, ticket);
+        let purpose = Purpose::Admitted(cell.clone());
+        let ticket = self.append(key.clone(), purpose, record, commands);
+        self.newest.insert(key.clone(), ticket);
         Admission::Pending(ticket)
     }
 
@@ -300,13 +235,11 @@ impl Store {
     /// Fetches the content of a cell that is held on disk; [`News::Loaded`] follows. `None` if there is nothing to
     /// fetch.
     pub fn load(&mut self, key: &Key, commands: &mut Vec<Command>) -> Option<Ticket> {
-        let (key, entry) = self.keydir.get_key_value(key)?;
-        if entry.content.is_some() {
-            return None;
-        }
-        let (key, version, place) = (key.clone(), entry.version, entry.place);
+        let held = self.keydir.get(key.as_bytes())?;
+        let Whereabouts::Disk(place) = held.whereabouts() else { return None };
+        let version = held.version();
         let ticket = self.allot();
-        self.loads.insert(ticket, (key, version));
+        self.loads.insert(ticket, (key.detached(), version));
         commands.push(Command::Load { log: self.log, ticket, place });
         Some(ticket)
     }
@@ -314,7 +247,8 @@ impl Store {
     /// Hints: forgets what is held of `key` up to `up_to`, at once; the record follows behind.
     pub fn erase(&mut self, key: &Key, up_to: Version, commands: &mut Vec<Command>) {
         let mut found = false;
-        if self.keydir.get(key).is_some_and(|entry| entry.version <= up_to) {
+        let held = self.keydir.get(key.as_bytes());
+        if held.is_some_and(|held| held.version() <= up_to) {
             self.forget(key);
             found = true;
         }
@@ -334,21 +268,13 @@ impl Store {
         }
     }
 
-    /// Held cells in key order. Does not count as a use.
-    pub fn range(
-        &self,
+    /// What is held, in key order. Does not count as a use.
+    pub fn range<'a>(
+        &'a self,
         from: Bound<&Key>,
-        to: Bound<&Key>,
-    ) -> impl Iterator<Item = (&Key, Version, Whereabouts)> {
-        // The map refuses bounds in the wrong order.
-        let is_empty = match (from, to) {
-            (Bound::Included(from), Bound::Excluded(to))
-            | (Bound::Excluded(from), Bound::Excluded(to) | Bound::Included(to)) => from >= to,
-            (Bound::Included(from), Bound::Included(to)) => from > to,
-            (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-        };
-        let range = (!is_empty).then(|| self.keydir.range::<Key, _>((from, to)));
-        range.into_iter().flatten().map(|(key, entry)| (key, entry.version, entry.whereabouts()))
+        to: Bound<&'a Key>,
+    ) -> impl Iterator<Item = Held<'a>> + use<'a> {
+        self.keydir.range(from.map(Key::as_bytes), to.map(Key::as_bytes))
     }
 
     /// Takes in a completion of this store's log; may order more: compaction goes on in bounded steps.
@@ -392,24 +318,19 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             keys: self.keydir.len() as u64,
-            tombstones: self.tombstones,
+            tombstones: self.keydir.tombstones() as u64,
             log_bytes: self.segments.values().map(|segment| u64::from(segment.size)).sum(),
-            memory_bytes: self.memory,
+            memory_bytes: self.keydir.memory(),
             compactions: self.compactions,
         }
     }
 
-    fn allot(&mut self) -> Ticket {
+    pub(super) fn allot(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
     }
 
-    /// The key in the keydir's memory, or in memory of its own.
-    fn own_key(&self, key: &Key) -> Key {
-        self.keydir.get_key_value(key).map_or_else(|| key.detached(), |(key, _)| key.clone())
-    }
-
-    fn append(
+    pub(super) fn append(
         &mut self,
         key: Key,
         purpose: Purpose,
@@ -439,8 +360,7 @@ impl Store {
                     self.newest.remove(&key);
                 }
                 let Ok(place) = result else { return Some(News::Rejected { ticket, key }) };
-                let before = self.version(&key);
-                let now = self.publish(&key, cell, place);
+                let (before, now) = self.publish(&key, &cell, place);
                 self.resume(commands);
                 Some(News::Published { ticket, key, before, now })
             }
@@ -456,259 +376,51 @@ impl Store {
         }
     }
 
-    /// A cell is durable: shows it, if nothing newer is shown.
-    fn publish(&mut self, key: &Key, cell: Cell, place: Place) -> Version {
-        let Cell { version, content } = cell;
-        let size = memory_of(Some(&content));
-        let tombstone = u64::from(content == Content::Tombstone);
-        match self.keydir.get_mut(key) {
-            Some(entry) if version < entry.version => return entry.version,
-            Some(entry) => {
-                bury(&mut self.segments, entry.place);
+    /// A cell is durable: shows it, if nothing newer is shown. What was shown before, and what is now.
+    fn publish(&mut self, key: &Key, cell: &Cell, place: Place) -> (Version, Version) {
+        let holding = Holding::from(&cell.content);
+        let before = match self.keydir.put(key.as_bytes(), cell.version, place, holding) {
+            Put::Overtaken { by } => return (by, by),
+            Put::Instead { of, at } => {
+                self.bury(at);
                 self.may_compact = true;
-                self.memory -= memory_of(entry.content.as_ref());
-                self.tombstones -= u64::from(entry.content == Some(Content::Tombstone));
-                *entry = Entry {
-                    version,
-                    place,
-                    content: Some(content),
-                    used: true,
-                    queued: entry.queued,
-                };
+                of
             }
-            None => {
-                let entry =
-                    Entry { version, place, content: Some(content), used: true, queued: false };
-                self.keydir.insert(key.clone(), entry);
-            }
-        }
-        self.tombstones += tombstone;
-        self.memory += size;
+            Put::First => Version::ZERO,
+        };
         self.segments.entry(place.segment).or_default().live += place.length;
-        self.note_cached(key);
-        version
+        self.keydir.make_room(self.options.memory);
+        (before, cell.version)
     }
 
-    fn forget(&mut self, key: &Key) {
-        let Some(entry) = self.keydir.remove(key) else { return };
-        bury(&mut self.segments, entry.place);
+    pub(super) fn forget(&mut self, key: &Key) {
+        let Some((_, place)) = self.keydir.remove(key.as_bytes()) else { return };
+        self.bury(place);
         self.may_compact = true;
-        self.memory -= memory_of(entry.content.as_ref());
-        self.tombstones -= u64::from(entry.content == Some(Content::Tombstone));
     }
 
     /// A held record is durable at another place, too.
     fn relocate(&mut self, key: &Key, from: Place, to: Place) {
-        let Some(entry) = self.keydir.get_mut(key).filter(|entry| entry.place == from) else {
-            return;
-        };
-        entry.place = to;
-        bury(&mut self.segments, from);
-        self.segments.entry(to.segment).or_default().live += to.length;
+        if self.keydir.relocate(key.as_bytes(), from, to) {
+            self.bury(from);
+            self.segments.entry(to.segment).or_default().live += to.length;
+        }
+    }
+
+    /// A record is dead: something newer of its key is durable, or the same elsewhere.
+    fn bury(&mut self, place: Place) {
+        if let Some(segment) = self.segments.get_mut(&place.segment) {
+            segment.live -= place.length;
+        }
     }
 
     fn loaded(&mut self, ticket: Ticket, result: Result<Content, LoadError>) -> Option<News> {
         let (key, version) = self.loads.remove(&ticket)?;
         let Ok(content) = result else { return Some(News::Damaged { ticket: Some(ticket) }) };
-        if let Some(entry) = self.keydir.get_mut(&key)
-            && entry.version == version
-            && entry.content.is_none()
-        {
-            entry.content = Some(content.clone());
-            entry.used = true;
-            self.memory += memory_of(Some(&content));
-            self.note_cached(&key);
+        if let Content::Value(value) = &content {
+            self.keydir.fill(key.as_bytes(), version, value);
+            self.keydir.make_room(self.options.memory);
         }
         Some(News::Loaded { ticket, key, cell: Cell { version, content } })
-    }
-
-    /// A value of this key has come into memory.
-    fn note_cached(&mut self, key: &Key) {
-        if let Some(entry) = self.keydir.get_mut(key)
-            && !entry.queued
-            && memory_of(entry.content.as_ref()) > 0
-        {
-            entry.queued = true;
-            self.cached.push_back(key.clone());
-        }
-        // Keys that were forgotten leave their place in the queue behind.
-        if self.cached.len() > 2 * self.keydir.len() + 1024 {
-            let keydir = &self.keydir;
-            self.cached.retain(|key| keydir.get(key).is_some_and(|entry| entry.queued));
-        }
-        self.make_room();
-    }
-
-    /// Puts values out of memory until the rest is within the budget: first come, first go, but what was used since
-    /// it was last considered gets a second chance (the CLOCK algorithm of Corbató, 1968).
-    fn make_room(&mut self) {
-        while self.memory > self.options.memory
-            && let Some(key) = self.cached.pop_front()
-        {
-            let Some(entry) = self.keydir.get_mut(&key) else { continue };
-            let size = memory_of(entry.content.as_ref());
-            if size > 0 && std::mem::take(&mut entry.used) {
-                self.cached.push_back(key);
-                continue;
-            }
-            entry.queued = false;
-            if size > 0 {
-                entry.content = None;
-                self.memory -= size;
-            }
-        }
-    }
-
-    // ── Compaction ──────────────────────────────────────────────────────────────────────────────────────
-
-    /// Begins with the next segment that is worth it, if nothing is under way.
-    fn compact(&mut self, commands: &mut Vec<Command>) {
-        if !matches!(self.compaction, Compaction::Idle) || !std::mem::take(&mut self.may_compact) {
-            return;
-        }
-        let mut sealed = self.segments.range(..self.active).map(|(number, s)| (*number, *s));
-        let found = match self.log {
-            Log::Cells => sealed.find(|(_, segment)| self.is_worth(*segment)),
-            // An erasure must outlive what it erases in older segments, so hints are compacted from the oldest on;
-            // in the oldest there is nothing older, and erasures are dropped.
-            Log::Hints => {
-                let all =
-                    self.segments.range(..self.active).fold(Segment::default(), |all, (_, s)| {
-                        Segment {
-                            size: all.size.saturating_add(s.size),
-                            live: all.live.saturating_add(s.live),
-                        }
-                    });
-                sealed.next().filter(|(_, oldest)| oldest.live == 0 || self.is_worth(all))
-            }
-        };
-        let Some((number, segment)) = found else { return };
-        if segment.live == 0 {
-            self.compaction = Compaction::Removing;
-            commands.push(Command::Remove { log: self.log, segment: number });
-        } else {
-            self.survey(number, 0, commands);
-        }
-    }
-
-    fn is_worth(&self, segment: Segment) -> bool {
-        let dead = u64::from(segment.size - segment.live.min(segment.size));
-        segment.live == 0
-            || dead * 100 > u64::from(segment.size) * u64::from(self.options.dead_percent)
-    }
-
-    fn survey(&mut self, segment: u32, offset: u32, commands: &mut Vec<Command>) {
-        let ticket = self.allot();
-        self.compaction = Compaction::Surveying { segment, ticket };
-        commands.push(Command::Survey { log: self.log, ticket, segment, offset });
-    }
-
-    fn surveyed(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Vec<(Place, Record)>, LoadError>,
-        next: Option<u32>,
-        commands: &mut Vec<Command>,
-    ) -> Option<News> {
-        let Compaction::Surveying { segment, ticket: expected } = self.compaction else {
-            return None;
-        };
-        if ticket != expected {
-            return None;
-        }
-        let Ok(records) = result else {
-            // Never again: taken for wholly alive until the next start, which will look at it closely.
-            if let Some(segment) = self.segments.get_mut(&segment) {
-                segment.size = segment.live;
-            }
-            self.compaction = Compaction::Idle;
-            return Some(News::Damaged { ticket: None });
-        };
-        let from = records.first().map_or(0, |(place, _)| place.offset);
-        let mut open = 0;
-        for (place, record) in records {
-            // Erasures are dropped: see where hints are compacted.
-            let Record::Put { key, cell } = &record else { continue };
-            if self.options.flaw == Some(StorageFlaw::DropTombstones)
-                && cell.content == Content::Tombstone
-                && self.keydir.get(key).is_some_and(|entry| entry.place == place)
-            {
-                self.forget(key);
-                continue;
-            }
-            if self.keydir.get(key).is_some_and(|entry| entry.place == place) {
-                let key = self.own_key(key);
-                self.append(key, Purpose::Moved { from: place }, record, commands);
-                open += 1;
-            }
-        }
-        self.compaction = Compaction::Moving { segment, open, next, failed: false, from };
-        if open == 0 {
-            self.chunk_done(commands);
-        }
-        None
-    }
-
-    /// One record of the chunk is durable elsewhere, or could not be written.
-    fn moved(&mut self, well: bool, commands: &mut Vec<Command>) {
-        if let Compaction::Moving { open, failed, .. } = &mut self.compaction {
-            *open -= 1;
-            *failed |= !well;
-            if *open == 0 {
-                self.chunk_done(commands);
-            }
-        }
-    }
-
-    fn chunk_done(&mut self, commands: &mut Vec<Command>) {
-        let Compaction::Moving { segment, next, failed, from, .. } = self.compaction else {
-            return;
-        };
-        if failed {
-            self.compaction = Compaction::Paused { segment, from };
-        } else if let Some(next) = next {
-            self.survey(segment, next, commands);
-        } else if self.segments.get(&segment).is_some_and(|segment| segment.live == 0) {
-            self.compaction = Compaction::Removing;
-            commands.push(Command::Remove { log: self.log, segment });
-        } else {
-            // A live record was not met: the keydir and the file differ. Leave the file alone.
-            if let Some(segment) = self.segments.get_mut(&segment) {
-                segment.size = segment.live;
-            }
-            self.compaction = Compaction::Idle;
-            self.may_compact = true;
-        }
-    }
-
-    /// An append has found space: go on where there was none.
-    fn resume(&mut self, commands: &mut Vec<Command>) {
-        if let Compaction::Paused { segment, from } = self.compaction {
-            self.survey(segment, from, commands);
-        }
-    }
-}
-
-impl Entry {
-    fn whereabouts(&self) -> Whereabouts {
-        match &self.content {
-            Some(content) => Whereabouts::Memory(content.clone()),
-            None => Whereabouts::Disk(self.place),
-        }
-    }
-}
-
-/// A record is dead: something newer of its key is durable, or the same elsewhere.
-fn bury(segments: &mut BTreeMap<u32, Segment>, place: Place) {
-    if let Some(segment) = segments.get_mut(&place.segment) {
-        segment.live -= place.length;
-    }
-}
-
-/// What a content takes of the budget.
-fn memory_of(content: Option<&Content>) -> u64 {
-    match content {
-        Some(Content::Value(value)) => value.len() as u64 + VALUE_OVERHEAD,
-        Some(Content::Tombstone) | None => 0,
     }
 }

@@ -109,7 +109,7 @@ impl Folder {
         let held: Vec<_> = self
             .cells
             .range(Bound::Unbounded, Bound::Unbounded)
-            .map(|(key, version, whereabouts)| (key.clone(), version, whereabouts))
+            .map(|held| (held.to_key(), held.version(), held.whereabouts()))
             .collect();
         let disk = self.engine.disk_mut();
         let cell = |version, whereabouts| match whereabouts {
@@ -505,7 +505,7 @@ fn looking_changes_nothing_and_sees_what_opening_sees() {
     assert_eq!(disk.files(), before);
     assert!(found.remarks.is_empty(), "{:?}", found.remarks);
     let looked: Vec<_> =
-        found.cells.cells.iter().map(|cell| (cell.key.clone(), cell.version)).collect();
+        found.cells.keydir.iter().map(|held| (held.to_key(), held.version())).collect();
     let mut folder = Folder::open(disk).unwrap();
     let opened: Vec<_> =
         folder.contents().into_iter().map(|(key, cell)| (key, cell.version)).collect();

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use chord::client::show::{json_text, text, time};
-use chord::model::{Content, Key, ServerId};
-use chord::storage::{Disk, Log, Look, RecoveredCell, look, look_at};
+use chord::model::{Content, ServerId};
+use chord::storage::{Disk, Held, Log, Look, look, look_at};
 use serde_json::json;
 
 /// A folder that can only be read.
@@ -88,9 +88,9 @@ pub(crate) fn show(folder: &Path, as_json: bool, limit: u64) -> io::Result<u8> {
     }
     let damaged = found.remarks.iter().any(|remark| remark.contains("damaged"));
     let mut hints: BTreeMap<ServerId, u64> = BTreeMap::new();
-    for RecoveredCell { key, .. } in &found.hints.cells {
+    for held in found.hints.keydir.iter() {
         // A hint's key: 0, its target in two bytes, then the place.
-        if let [0, high, low, ..] = *key.as_bytes() {
+        if let [0, high, low, ..] = *held.key() {
             *hints.entry(ServerId(u16::from_be_bytes([high, low]))).or_insert(0) += 1;
         }
     }
@@ -103,8 +103,8 @@ pub(crate) fn show(folder: &Path, as_json: bool, limit: u64) -> io::Result<u8> {
 }
 
 /// A cell's value, as far as it can be read.
-fn value(disk: &ReadOnly, cell: &RecoveredCell) -> Result<Content, String> {
-    look_at(disk, Log::Cells, cell.place).map_err(|error| error.to_string())
+fn value(disk: &ReadOnly, held: Held<'_>) -> Result<Content, String> {
+    look_at(disk, Log::Cells, held.place()).map_err(|error| error.to_string())
 }
 
 fn in_text(
@@ -130,7 +130,7 @@ fn in_text(
         writeln!(
             out,
             "{name}: {} newest records, {} segments with {bytes} bytes, log position {}",
-            log.cells.len(),
+            log.keydir.len(),
             log.segments.len(),
             log.position
         )?;
@@ -138,17 +138,17 @@ fn in_text(
     for (target, count) in hints {
         writeln!(out, "{count} hints for server {target}")?;
     }
-    for cell in found.cells.cells.iter().take(limit as usize) {
-        let shown = match value(disk, cell) {
+    for held in found.cells.keydir.iter().take(limit as usize) {
+        let shown = match value(disk, held) {
             Ok(Content::Tombstone) => "(deleted)".to_owned(),
             Ok(Content::Value(value)) => text(&value),
             Err(error) => format!("UNREADABLE: {error}"),
         };
-        let (key, when) = (text(cell.key.as_bytes()), time(cell.version.time));
-        writeln!(out, "{key} = {shown}  ({when}, version {})", cell.version)?;
+        let (key, version) = (text(held.key()), held.version());
+        writeln!(out, "{key} = {shown}  ({}, version {version})", time(version.time))?;
     }
-    if found.cells.cells.len() as u64 > limit {
-        writeln!(out, "… {} keys in all", found.cells.cells.len())?;
+    if found.cells.keydir.len() as u64 > limit {
+        writeln!(out, "… {} keys in all", found.cells.keydir.len())?;
     }
     for remark in &found.remarks {
         writeln!(out, "NOTE {remark}")?;
@@ -167,26 +167,25 @@ fn in_json(
                "incarnation": identity.incarnation.0, "voting": identity.voting,
                "forgetful": identity.forgetful, "ceiling": identity.ceiling})
     });
-    let key = |key: &Key| json_text(key.as_bytes());
     let keys: Vec<_> = found
         .cells
-        .cells
+        .keydir
         .iter()
         .take(limit as usize)
-        .map(|cell| {
-            let (shown, error) = match value(disk, cell) {
+        .map(|held| {
+            let version = held.version();
+            let (shown, error) = match value(disk, held) {
                 Ok(content) => (content.value().map(|value| json_text(value)), None),
                 Err(error) => (None, Some(error)),
             };
-            json!({"key": key(&cell.key), "value": shown, "deleted": cell.tombstone,
-                   "time": cell.version.time, "cell_version": cell.version.to_string(),
-                   "error": error})
+            json!({"key": json_text(held.key()), "value": shown, "deleted": held.is_tombstone(),
+                   "time": version.time, "cell_version": version.to_string(), "error": error})
         })
         .collect();
     let hints: BTreeMap<_, _> =
         hints.iter().map(|(id, count)| (id.0.to_string(), *count)).collect();
     let report = json!({
-        "version": 1, "identity": identity, "keys": keys, "keys_total": found.cells.cells.len(),
+        "version": 1, "identity": identity, "keys": keys, "keys_total": found.cells.keydir.len(),
         "position": found.cells.position, "segments": found.cells.segments, "hints": hints,
         "remarks": found.remarks,
     });

@@ -64,11 +64,11 @@ struct Target {
 impl Handoff {
     pub(super) fn new(store: Store) -> Handoff {
         let mut targets: BTreeMap<ServerId, Target> = BTreeMap::new();
-        for (key, version, _) in store.range(Bound::Unbounded, Bound::Unbounded) {
-            match parse(key) {
+        for held in store.range(Bound::Unbounded, Bound::Unbounded) {
+            match parse(&held.to_key()) {
                 Some((HINT, target, _)) => targets.entry(target).or_default().hints += 1,
                 Some((MARK, target, start)) => {
-                    targets.entry(target).or_default().marks.insert(start, version);
+                    targets.entry(target).or_default().marks.insert(start, held.version());
                 }
                 Some(_) | None => {}
             }
@@ -148,22 +148,20 @@ impl Handoff {
     ) -> (Vec<(Key, Cell)>, bool) {
         let from = hint_key(target, from);
         let mut entries = Vec::new();
-        for (key, version, whereabouts) in
-            self.store.range(Bound::Included(&from), Bound::Unbounded)
-        {
-            let Some((HINT, owner, place)) = parse(key) else { break };
+        for held in self.store.range(Bound::Included(&from), Bound::Unbounded) {
+            let Some((HINT, owner, place)) = parse(&held.to_key()) else { break };
             if owner != target {
                 break;
             }
             if entries.len() == limit {
                 return (entries, true);
             }
-            let content = match whereabouts {
+            let content = match held.whereabouts() {
                 Whereabouts::Memory(content) => content,
                 // Shown without its bytes: an inspection does not push live values out of memory.
                 Whereabouts::Disk(_) => Content::Value(bytes::Bytes::new()),
             };
-            entries.push((place, Cell { version, content }));
+            entries.push((place, Cell { version: held.version(), content }));
         }
         (entries, false)
     }
@@ -325,8 +323,9 @@ impl Handoff {
             let mut last = None;
             let mut sent = 0;
             let mut exhausted = true;
-            for (key, version, whereabouts) in self.store.range(bound, Bound::Unbounded) {
-                let Some((HINT, owner, place)) = parse(key) else { break };
+            for held in self.store.range(bound, Bound::Unbounded) {
+                let key = held.to_key();
+                let Some((HINT, owner, place)) = parse(&key) else { break };
                 if owner != target {
                     break;
                 }
@@ -338,14 +337,14 @@ impl Handoff {
                 if entry.flying.contains_key(&place) {
                     continue;
                 }
-                let length = match whereabouts {
+                let length = match held.whereabouts() {
                     Whereabouts::Memory(content) => {
                         let length = content.len();
-                        send(turn, target, &place, Cell { version, content });
+                        send(turn, target, &place, Cell { version: held.version(), content });
                         length
                     }
                     Whereabouts::Disk(at) => {
-                        to_load.push(key.clone());
+                        to_load.push(key);
                         at.length as usize
                     }
                 };

@@ -170,8 +170,8 @@ fn a_bit_that_turns_in_an_image_is_reported_or_harmless() {
             let mut disk = folder.engine.into_disk();
             let (last, _) = last_segment(&disk);
             let newest = |disk: &MemoryDisk| {
-                let found = look(disk).unwrap().cells.cells;
-                found.into_iter().find(|cell| cell.key == key(90)).map(|cell| cell.place.offset)
+                let found = look(disk).unwrap().cells.keydir;
+                found.get(key(90).as_bytes()).map(|held| held.place().offset)
             };
             let end = newest(&disk).unwrap();
             let files: Vec<_> = disk

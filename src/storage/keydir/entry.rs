@@ -1,0 +1,195 @@
+//! What the keydir holds of one key.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::model::{Content, Incarnation, Key, ServerId, Version};
+use crate::storage::{Place, Whereabouts};
+
+/// Values up to this many bytes lie beside their key and are copied when they are read; longer ones are shared.
+pub(super) const BESIDE_KEY: usize = 1024;
+/// What a value takes of the memory budget beside its bytes, roughly.
+const VALUE_OVERHEAD: u64 = 32;
+
+/// What is held of a key. The fields of version and place lie flat, for the sake of size.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) block: Block,
+    time: i64,
+    incarnation: u32,
+    step: u32,
+    segment: u32,
+    offset: u32,
+    length: u32,
+    key_length: u32,
+    server: u16,
+    pub(super) state: State,
+    /// Used since it was last considered for leaving memory.
+    pub(super) used: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Tombstone,
+    OnDisk,
+    Cached,
+}
+
+/// A key, and the value if it is in memory.
+#[derive(Clone)]
+pub(super) enum Block {
+    /// The value, if any, follows the key.
+    Beside(Box<[u8]>),
+    Apart(Box<(Box<[u8]>, Bytes)>),
+}
+
+/// What a record holds, as far as it is known without reading it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding<'a> {
+    /// A tombstone.
+    Tombstone,
+    /// This value; it is copied.
+    Value(&'a [u8]),
+    /// A value that stays on disk until it is used.
+    OnDisk,
+}
+
+impl<'a> From<&'a Content> for Holding<'a> {
+    fn from(content: &'a Content) -> Holding<'a> {
+        match content {
+            Content::Tombstone => Holding::Tombstone,
+            Content::Value(value) => Holding::Value(value),
+        }
+    }
+}
+
+/// One key's newest record.
+#[derive(Clone, Copy)]
+pub struct Held<'a>(pub(super) &'a Entry);
+
+impl<'a> Held<'a> {
+    /// The key's bytes.
+    pub fn key(&self) -> &'a [u8] {
+        self.0.key()
+    }
+
+    /// The key, in memory of its own.
+    pub fn to_key(&self) -> Key {
+        Key::bound(self.key().to_vec())
+    }
+
+    /// The version.
+    pub fn version(&self) -> Version {
+        self.0.version()
+    }
+
+    /// Where the record lies.
+    pub fn place(&self) -> Place {
+        self.0.place()
+    }
+
+    /// Whether it is a tombstone.
+    pub fn is_tombstone(&self) -> bool {
+        self.0.state == State::Tombstone
+    }
+
+    /// Where the content is.
+    pub fn whereabouts(&self) -> Whereabouts {
+        match (self.0.state, &self.0.block) {
+            (State::Tombstone, _) => Whereabouts::Memory(Content::Tombstone),
+            (State::OnDisk, _) => Whereabouts::Disk(self.place()),
+            (State::Cached, Block::Beside(block)) => {
+                let value = Bytes::copy_from_slice(&block[self.0.key_length as usize..]);
+                Whereabouts::Memory(Content::Value(value))
+            }
+            (State::Cached, Block::Apart(apart)) => {
+                Whereabouts::Memory(Content::Value(apart.1.clone()))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tombstone = if self.is_tombstone() { ", a tombstone" } else { "" };
+        write!(f, "{} {}{tombstone} {:?}", self.key().escape_ascii(), self.version(), self.place())
+    }
+}
+
+impl Entry {
+    pub(super) fn new(key: &[u8], version: Version, place: Place, holding: Holding<'_>) -> Entry {
+        let (state, block) = match holding {
+            Holding::Tombstone => (State::Tombstone, Block::new(key, Bytes::new())),
+            Holding::OnDisk => (State::OnDisk, Block::new(key, Bytes::new())),
+            Holding::Value(value) if value.len() <= BESIDE_KEY => {
+                (State::Cached, Block::Beside([key, value].concat().into()))
+            }
+            Holding::Value(value) => {
+                (State::Cached, Block::new(key, Bytes::copy_from_slice(value)))
+            }
+        };
+        let Version { time, server, incarnation, step } = version;
+        let Place { segment, offset, length } = place;
+        Entry {
+            block,
+            time,
+            incarnation: incarnation.0,
+            step,
+            segment,
+            offset,
+            length,
+            key_length: key.len() as u32,
+            server: server.0,
+            state,
+            used: state == State::Cached,
+        }
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        match &self.block {
+            Block::Beside(block) => &block[..self.key_length as usize],
+            Block::Apart(apart) => &apart.0,
+        }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        Version {
+            time: self.time,
+            server: ServerId(self.server),
+            incarnation: Incarnation(self.incarnation),
+            step: self.step,
+        }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { segment: self.segment, offset: self.offset, length: self.length }
+    }
+
+    pub(super) fn set_place(&mut self, place: Place) {
+        let Place { segment, offset, length } = place;
+        (self.segment, self.offset, self.length) = (segment, offset, length);
+    }
+
+    /// What the value takes of the budget.
+    pub(super) fn memory(&self) -> u64 {
+        match (self.state, &self.block) {
+            (State::Tombstone | State::OnDisk, _) => 0,
+            (State::Cached, Block::Beside(block)) => {
+                VALUE_OVERHEAD + block.len() as u64 - u64::from(self.key_length)
+            }
+            (State::Cached, Block::Apart(apart)) => VALUE_OVERHEAD + apart.1.len() as u64,
+        }
+    }
+}
+
+impl Block {
+    /// A long value is shared, not copied.
+    pub(super) fn new(key: &[u8], value: Bytes) -> Block {
+        if value.len() <= BESIDE_KEY {
+            Block::Beside([key, &value].concat().into())
+        } else {
+            Block::Apart(Box::new((key.into(), value)))
+        }
+    }
+}
