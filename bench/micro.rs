@@ -129,8 +129,8 @@ fn done(command: Command, position: &mut u64) -> Option<Completion> {
         Command::Append { log, ticket, .. } => {
             let offset = (*position % (1 << 20)) as u32 * 200;
             let place = Place { segment: 1, offset, length: 150 };
-            let (position, active) = (*position, 1);
-            Some(Completion::Appended { log, ticket, result: Ok(place), position, active })
+            let (position, active, syncs) = (*position, 1, 0);
+            Some(Completion::Appended { log, ticket, result: Ok(place), position, active, syncs })
         }
         Command::SaveIdentity { ticket, .. } => Some(Completion::IdentitySaved { ticket }),
         _ => None,

@@ -25,12 +25,18 @@ pub struct Chart {
     pub subtitle: String,
     /// Along the values.
     pub unit: String,
+    /// Digits behind the point.
+    pub digits: usize,
     /// Names of the bars of a group; one series needs none.
     pub series: Vec<String>,
     /// From left to right.
     pub groups: Vec<Group>,
     /// A line across, with its name: what would be even, or wanted.
     pub line: Option<(f64, String)>,
+}
+
+fn written(value: f64, digits: usize) -> String {
+    if digits == 0 { thousands(value) } else { format!("{value:.digits$}") }
 }
 
 const SIZE: (u32, u32) = (760, 440);
@@ -66,7 +72,7 @@ impl Chart {
         area.draw(&Text::new(self.title.clone(), (24, 18), font(21, &INK)))?;
         area.draw(&Text::new(self.subtitle.clone(), (24, 46), font(13, &GREY)))?;
         let most = self.groups.iter().flat_map(|group| &group.bars).map(|bar| bar.max);
-        let most = most.chain(self.line.iter().map(|(value, _)| *value)).fold(1.0, f64::max);
+        let most = most.chain(self.line.iter().map(|(value, _)| *value)).fold(0.1, f64::max);
         let count = self.groups.len().max(1) as f64;
         let mut chart = ChartBuilder::on(&area)
             .margin_top(if self.series.len() > 1 { 92 } else { 74 })
@@ -82,7 +88,7 @@ impl Chart {
             .disable_x_axis()
             .x_labels(0)
             .y_labels(6)
-            .y_label_formatter(&|value| thousands(*value))
+            .y_label_formatter(&|value| written(*value, self.digits))
             .y_desc(self.unit.clone())
             .label_style(font(13, &GREY))
             .axis_desc_style(font(13, &GREY))
@@ -111,7 +117,7 @@ impl Chart {
                 let size = if many { 10 } else { 14 };
                 let style = font(size, &INK).pos(above);
                 let at = (middle, bar.max.max(bar.median) + most * 0.012);
-                chart.draw_series([Text::new(thousands(bar.median), at, style)])?;
+                chart.draw_series([Text::new(written(bar.median, self.digits), at, style)])?;
             }
         }
         if let Some((value, name)) = &self.line {
@@ -155,6 +161,7 @@ mod tests {
             title: "A & B".into(),
             subtitle: "how".into(),
             unit: "calls a second".into(),
+            digits: 0,
             series: vec!["one".into(), "two".into()],
             groups: ["left", "right"]
                 .map(|name| Group { name: name.into(), bars: vec![spread(1000.0), spread(2500.0)] })

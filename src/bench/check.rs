@@ -32,6 +32,14 @@ pub struct Complaints {
     pub first: Vec<String>,
 }
 
+impl Complaints {
+    /// Counts those of another run, too.
+    pub fn add(&mut self, other: Complaints) {
+        self.count += other.count;
+        self.first.extend(other.first);
+    }
+}
+
 /// The newest write of a key that was acknowledged or read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
@@ -65,11 +73,6 @@ impl Checker {
     pub fn floor(&self, number: u64) -> Floor {
         let Known { order, there, .. } = self.known[number as usize];
         Floor { number, order, there }
-    }
-
-    /// The store's keys hold values from elsewhere, of the same benchmark.
-    pub fn assume_filled(&mut self) {
-        self.known.iter_mut().for_each(|known| known.there = true);
     }
 
     /// A write of that number was acknowledged.

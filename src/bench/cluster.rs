@@ -76,9 +76,7 @@ impl Cluster {
         let mut cluster = Cluster { shape, addresses, servers, folder };
         let starting: Vec<_> =
             (0..cluster.count()).map(|id| cluster.spawn(id)).collect::<Result<_, _>>()?;
-        for (id, ready) in starting.iter().enumerate() {
-            cluster.await_ready(id, ready)?;
-        }
+        starting.iter().try_for_each(Starting::wait)?;
         Ok(cluster)
     }
 
@@ -118,9 +116,17 @@ impl Cluster {
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
     pub fn restart(&mut self, id: usize) -> Result<Duration, String> {
         let began = Instant::now();
-        let ready = self.spawn(id)?;
-        self.await_ready(id, &ready)?;
+        self.spawn(id)?.wait()?;
         Ok(began.elapsed())
+    }
+
+    /// Takes away all data of one that does not run.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn lose_disk(&self, id: usize) -> Result<(), String> {
+        let folder = self.data(id);
+        fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))
     }
 
     /// Bytes of all files of a server.
@@ -136,7 +142,11 @@ impl Cluster {
         self.folder.path().join(format!("{id}.log"))
     }
 
-    fn spawn(&mut self, id: usize) -> Result<mpsc::Receiver<String>, String> {
+    /// Starts one, without waiting for it.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn spawn(&mut self, id: usize) -> Result<Starting, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", self.shape.program.display());
         let log = File::options().create(true).append(true).open(self.log(id)).map_err(failed)?;
         let mut command = Command::new(&self.shape.program);
@@ -171,16 +181,43 @@ impl Cluster {
             });
         }
         self.servers[id] = Some(child);
-        Ok(receiver)
+        Ok(Starting { id, line: receiver, log: self.log(id) })
+    }
+}
+
+/// A server that has been started and may not be ready yet.
+#[derive(Debug)]
+pub struct Starting {
+    id: usize,
+    /// What it says first.
+    line: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Starting {
+    /// Whether it is ready; once true it is not to be asked again.
+    ///
+    /// # Errors
+    /// It has ended; its log is quoted.
+    pub fn is_ready(&self) -> Result<bool, String> {
+        match self.line.try_recv() {
+            Ok(line) => self.judge(&line).map(|()| true),
+            Err(mpsc::TryRecvError::Empty) => Ok(false),
+            Err(mpsc::TryRecvError::Disconnected) => self.judge("").map(|()| true),
+        }
     }
 
-    fn await_ready(&self, id: usize, ready: &mpsc::Receiver<String>) -> Result<(), String> {
-        if ready.recv_timeout(PATIENCE).unwrap_or_default().contains("ready") {
+    fn wait(&self) -> Result<(), String> {
+        self.judge(&self.line.recv_timeout(PATIENCE).unwrap_or_default())
+    }
+
+    fn judge(&self, line: &str) -> Result<(), String> {
+        if line.contains("ready") {
             return Ok(());
         }
-        let log = fs::read_to_string(self.log(id)).unwrap_or_default();
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().last().unwrap_or("its log is empty").to_owned();
-        Err(format!("server {id} did not start: {last}"))
+        Err(format!("server {} did not start: {last}", self.id))
     }
 }
 

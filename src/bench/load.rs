@@ -1,9 +1,9 @@
-//! The closed loop: so many clients, each with so many calls in flight, and every answer looked at.
+//! The loop: so many clients, each with so many calls in flight, and every answer looked at.
 //!
 //! One thread drives all clients, so that the generator takes one processor at most and what it takes is known. A latency is
 //! counted from the moment at which the client decided on the call to the moment at which its answer was understood.
 //! In a closed loop a slow answer keeps its client from asking: latencies are those of this load, not of one that
-//! comes whatever happens (`chord-bench latency` makes such a one).
+//! comes whatever happens. [`Until::Arrivals`] makes such a one of it: a call then counts from when it was due.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::LocalSet;
 
+use super::arrivals::Arrivals;
 use super::check::{Checker, Floor};
 use super::cost::{cpu_of, machine_cpu, own_cpu};
 use super::keys::{Choice, Chooser, fill, key};
@@ -63,6 +64,13 @@ pub enum Until {
     Operations(u64),
     /// So much time has passed.
     Elapsed(Duration),
+    /// All calls that have come in this time are answered; they come whatever happens.
+    Arrivals {
+        /// Calls a second, on average.
+        rate: f64,
+        /// For how long they come.
+        length: Duration,
+    },
 }
 
 /// What came out.
@@ -88,6 +96,8 @@ pub struct Measured {
     pub other_cpu: Duration,
     /// In pieces of [`SLICE`].
     pub timeline: Vec<Slice>,
+    /// The longest latency of a call that was answered after the end, in microseconds.
+    pub late: u64,
 }
 
 /// A piece of the time.
@@ -121,6 +131,7 @@ struct Client<C> {
 struct Run {
     began: Instant,
     until: Until,
+    arrivals: Option<Arrivals>,
     issued: Cell<u64>,
     answered: Cell<u64>,
     measured: RefCell<Measured>,
@@ -135,27 +146,37 @@ struct Pending {
 }
 
 impl Run {
-    /// Another call may be sent.
-    fn take(&self) -> bool {
+    /// Another call is to be sent; from when its latency counts.
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+    async fn next(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let number = self.issued.get();
         match self.until {
-            Until::Operations(count) if self.issued.get() >= count => return false,
-            Until::Elapsed(length) if self.began.elapsed() >= length => return false,
-            Until::Operations(_) | Until::Elapsed(_) => {}
+            Until::Operations(count) if number >= count => return None,
+            Until::Elapsed(length) if now - self.began >= length => return None,
+            Until::Operations(_) | Until::Elapsed(_) | Until::Arrivals { .. } => {}
         }
-        self.issued.set(self.issued.get() + 1);
-        true
+        let Some(arrivals) = &self.arrivals else {
+            self.issued.set(number + 1);
+            return Some(now);
+        };
+        arrivals.wait().await?;
+        let number = self.issued.get();
+        self.issued.set(number + 1);
+        arrivals.due_at(number).map(|due| self.began + due)
     }
 
     fn succeeded(&self, write: bool, began: Instant, now: Instant) {
-        // What is answered after the end belongs to nobody.
+        let measured = &mut *self.measured.borrow_mut();
+        let latency = ((now - began).as_micros() as u64).clamp(1, MAX_LATENCY);
+        // What is answered after the end belongs to nobody, but must not hide how long it took.
         if let Until::Elapsed(length) = self.until
             && now - self.began > length
         {
+            measured.late = measured.late.max(latency);
             return;
         }
         self.answered.set(self.answered.get() + 1);
-        let measured = &mut *self.measured.borrow_mut();
-        let latency = ((now - began).as_micros() as u64).clamp(1, MAX_LATENCY);
         let histogram = if write { &mut measured.writes } else { &mut measured.reads };
         histogram.saturating_record(latency);
         let slice = ((now - self.began).as_nanos() / SLICE.as_nanos()) as usize;
@@ -217,9 +238,18 @@ impl<T: Target + 'static> Driver<T> {
         progress: impl Fn(u64),
     ) -> Result<Measured, String> {
         let (store_cpu, own, machine) = (cpu_of(store), own_cpu(), machine_cpu());
+        let arrivals = match until {
+            Until::Arrivals { rate, length } => Some(Arrivals::new(rate, length, self.load.seed)),
+            Until::Operations(_) | Until::Elapsed(_) => None,
+        };
+        let began = Instant::now();
+        if let Some(arrivals) = &arrivals {
+            arrivals.begin(began, self.clients.len());
+        }
         let run = Rc::new(Run {
-            began: Instant::now(),
+            began,
             until,
+            arrivals,
             issued: Cell::new(0),
             answered: Cell::new(0),
             measured: RefCell::new(Measured {
@@ -233,6 +263,7 @@ impl<T: Target + 'static> Driver<T> {
                 own_cpu: Duration::ZERO,
                 other_cpu: Duration::ZERO,
                 timeline: Vec::new(),
+                late: 0,
             }),
         });
         let local = LocalSet::new();
@@ -266,7 +297,7 @@ impl<T: Target + 'static> Driver<T> {
             return Err(why);
         }
         let elapsed = match until {
-            Until::Operations(_) => run.began.elapsed(),
+            Until::Operations(_) | Until::Arrivals { .. } => run.began.elapsed(),
             Until::Elapsed(length) => length,
         };
         let (store_cpu, own_cpu) = (cpu_of(store).saturating_sub(store_cpu), own_cpu() - own);
@@ -314,7 +345,6 @@ impl<T: Target + 'static> Driver<T> {
 }
 
 impl<C: Connection> Client<C> {
-    #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
     async fn work<T: Target<Connection = C>>(
         mut self,
         target: Rc<T>,
@@ -327,7 +357,8 @@ impl<C: Connection> Client<C> {
         let mut value = Vec::new();
         loop {
             let mut result = Ok(());
-            while result.is_ok() && pending.len() < load.pipeline && run.take() {
+            while result.is_ok() && pending.len() < load.pipeline {
+                let Some(began) = run.next().await else { break };
                 let number = self.chooser.key();
                 let key = key(number);
                 let write = (!self.chooser.chance(load.reads)).then(|| {
@@ -335,7 +366,6 @@ impl<C: Connection> Client<C> {
                     writes.get()
                 });
                 let floor = checker.borrow().floor(number);
-                let began = Instant::now();
                 result = match (write, load.scan) {
                     (Some(write), _) => {
                         fill(&mut value, number, write, load.value_length);

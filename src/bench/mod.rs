@@ -10,14 +10,15 @@
 //! |---|---|
 //! | [`target`], [`chord`] | a store as the loop sees it, and Chord's own door |
 //! | [`keys`], [`check`] | which key, which value, and whether an answer can be true |
-//! | [`load`] | the closed loop |
+//! | [`load`], `arrivals` | the loop, closed or open |
 //! | [`cluster`], [`cost`] | processes of a run's own; what they take |
-//! | [`throughput`], [`balance`] | what is measured |
+//! | [`throughput`], [`balance`], [`recovery`], [`outage`] | what is measured |
 //! | [`report`], [`chart`], [`progress`] | tables, JSON, pictures, progress |
 //!
 //! Left out: more than one generator thread (a generator that takes more than one processor would take them from the servers
 //! beside it), and other machines: all figures are of loopback.
 
+mod arrivals;
 pub mod balance;
 pub mod chart;
 pub mod check;
@@ -26,7 +27,9 @@ pub mod cluster;
 pub mod cost;
 pub mod keys;
 pub mod load;
+pub mod outage;
 pub mod progress;
+pub mod recovery;
 pub mod report;
 pub mod target;
 pub mod throughput;

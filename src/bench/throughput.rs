@@ -27,8 +27,6 @@ pub struct Setting {
     pub write_level: Level,
     /// Each call goes to a replica of its key.
     pub routed: bool,
-    /// The keys are there from an earlier run of the same kind.
-    pub filled: bool,
     /// Before each round, not counted.
     pub warm_up: Duration,
     /// Each round.
@@ -68,12 +66,9 @@ pub async fn measure(
     let checker = Checker::new(load.keys, load.value_length, setting.is_fresh());
     let checker = Rc::new(RefCell::new(checker));
     let mut driver = Driver::connect(Rc::clone(&target), load.clone(), Rc::clone(&checker)).await?;
-    if setting.filled {
-        checker.borrow_mut().assume_filled();
-    } else {
-        let bar = progress.counted(&format!("{}: filling", setting.name), load.keys);
-        driver.fill(|done| bar.set_position(done)).await?;
-    }
+    let bar = progress.counted(&format!("{}: filling", setting.name), load.keys);
+    driver.fill(|done| bar.set_position(done)).await?;
+    drop(bar);
     let mut rounds = Vec::new();
     for number in 1..=setting.rounds {
         if !setting.warm_up.is_zero() {
@@ -82,7 +77,9 @@ pub async fn measure(
         let what = format!("{}: round {number} of {}", setting.name, setting.rounds);
         let bar = match setting.until {
             Until::Operations(count) => progress.counted(&what, count),
-            Until::Elapsed(length) => progress.timed(&what, length),
+            Until::Elapsed(length) | Until::Arrivals { length, .. } => {
+                progress.timed(&what, length)
+            }
         };
         let measured = driver.run(setting.until, pids, |done| bar.set_position(done)).await?;
         rounds.push(Round::of(&measured));

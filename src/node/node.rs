@@ -321,6 +321,7 @@ impl Node {
         let mut counters: std::collections::BTreeMap<_, _> =
             counters.map(|(name, count)| ((*name).to_owned(), *count)).collect();
         counters.insert("compactions".to_owned(), cells.compactions + hints.compactions);
+        counters.insert("syncs".to_owned(), cells.syncs + hints.syncs);
         Status {
             server: self.config.server,
             incarnation: self.keeper.identity.incarnation,

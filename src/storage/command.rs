@@ -112,6 +112,8 @@ pub enum Completion {
         position: u64,
         /// The segment that is written to now: all below it are sealed and may be compacted.
         active: u32,
+        /// Syncs of the log's segments since it was opened.
+        syncs: u64,
     },
     /// A cell's content was read.
     Loaded {

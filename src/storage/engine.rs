@@ -111,6 +111,8 @@ struct Writer {
     synced: u64,
     /// Something is written and not synced.
     dirty: bool,
+    /// Since it was opened.
+    syncs: u64,
     /// Of the active segment.
     keys: KeyFileWriter,
     /// Encoded records of this batch.
@@ -369,6 +371,7 @@ impl Writer {
             next: recovered.position + 1,
             synced: recovered.position,
             dirty: false,
+            syncs: 0,
             keys,
             buffer: Vec::new(),
             batch: Vec::new(),
@@ -445,7 +448,8 @@ impl Writer {
     fn completion(&self, ticket: Ticket, result: Result<Place, AppendError>) -> Completion {
         // Under an interval policy what is written counts, as far as this process can tell.
         let position = self.next - 1;
-        Completion::Appended { log: self.log, ticket, result, position, active: self.segment }
+        let (active, syncs) = (self.segment, self.syncs);
+        Completion::Appended { log: self.log, ticket, result, position, active, syncs }
     }
 
     fn sync<D: Disk>(&mut self, disk: &mut D) -> Result<(), Broken> {
@@ -453,6 +457,7 @@ impl Writer {
             let file = self.log.segment_file(self.segment);
             disk.sync(&file).map_err(Broken::at(&file))?;
             self.dirty = false;
+            self.syncs += 1;
             self.synced = self.next - 1;
         }
         Ok(())
@@ -482,11 +487,7 @@ impl Writer {
         disk.sync_folder(folder).map_err(Broken::at(folder))?;
         let keys = std::mem::replace(&mut self.keys, KeyFileWriter::new());
         let (segment, length, last) = (self.segment, self.length, self.next - 1);
-        let file = self.log.key_file(segment);
-        if disk.write(&file, 0, &keys.finish(segment, length, last)).is_err() {
-            // An aid only: the segment will be scanned.
-            let _ = disk.remove(&file);
-        }
+        keys.write(disk, self.log, segment, length, last);
         // What was reserved in vain; one that cannot be cut now is when the log is opened.
         let _ = disk.truncate(&self.log.segment_file(segment), u64::from(length));
         (self.segment, self.length) = (header.segment, HEADER as u32);

@@ -16,13 +16,15 @@ use bytes::Bytes;
 
 use super::record::{MAX_POSITION, MIN_LENGTH, read_version, write_version};
 use super::segment::HEADER;
-use super::{Place, Record};
+use super::{Disk, Log, Place, Record};
 use crate::model::{Content, Key, Version};
 
 const MAGIC: [u8; 7] = *b"CHRDKEY";
 const FORMAT: u8 = 1;
 /// Bytes before the first record.
 const FIXED: usize = 28;
+/// Bytes of a piece, about.
+const PIECE: usize = 1 << 20;
 
 /// What is known of a record without its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,18 +74,22 @@ pub(super) struct KeyFile {
 /// A key file in the making, as it will be written: it grows with the segment that is written to.
 #[derive(Debug)]
 pub(super) struct KeyFileWriter {
-    bytes: Vec<u8>,
+    /// The file's bytes in pieces, so that growing copies nothing.
+    pieces: Vec<Vec<u8>>,
     count: u32,
 }
 
 impl KeyFileWriter {
     pub(super) fn new() -> KeyFileWriter {
-        KeyFileWriter { bytes: vec![0; FIXED], count: 0 }
+        KeyFileWriter { pieces: vec![vec![0; FIXED]], count: 0 }
     }
 
     pub(super) fn push(&mut self, entry: &KeyEntry) {
         let KeyEntry { key, version, kind, place } = entry;
-        let out = &mut self.bytes;
+        if self.pieces.last().is_none_or(|last| last.len() >= PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE + 1024));
+        }
+        let Some(out) = self.pieces.last_mut() else { return };
         // Writing to a vector cannot fail.
         let _ = out.write_u32::<BigEndian>(place.offset);
         let _ = out.write_u32::<BigEndian>(place.length);
@@ -98,9 +104,29 @@ impl KeyFileWriter {
         self.count += 1;
     }
 
-    /// The file's bytes, now that the segment is this long and its last record has this position.
-    pub(super) fn finish(self, segment: u32, length: u32, last: u64) -> Vec<u8> {
-        let KeyFileWriter { mut bytes, count } = self;
+    /// Writes the file, now that the segment is this long and its last record has this position. Not synced; one that cannot
+    /// be written is removed: it is an aid only.
+    pub(super) fn write<D: Disk>(
+        self,
+        disk: &mut D,
+        log: Log,
+        segment: u32,
+        length: u32,
+        last: u64,
+    ) {
+        let file = log.key_file(segment);
+        let mut offset = 0;
+        for piece in self.finish(segment, length, last) {
+            if disk.write(&file, offset, &piece).is_err() {
+                let _ = disk.remove(&file);
+                return;
+            }
+            offset += piece.len() as u64;
+        }
+    }
+
+    fn finish(self, segment: u32, length: u32, last: u64) -> Vec<Vec<u8>> {
+        let KeyFileWriter { mut pieces, count } = self;
         let mut fixed = Vec::with_capacity(FIXED);
         fixed.extend_from_slice(&MAGIC);
         fixed.push(FORMAT);
@@ -108,10 +134,12 @@ impl KeyFileWriter {
         let _ = fixed.write_u32::<BigEndian>(length);
         let _ = fixed.write_u64::<BigEndian>(last);
         let _ = fixed.write_u32::<BigEndian>(count);
-        bytes[..FIXED].copy_from_slice(&fixed);
-        let crc = crc32c::crc32c(&bytes);
-        let _ = bytes.write_u32::<BigEndian>(crc);
-        bytes
+        pieces[0][..FIXED].copy_from_slice(&fixed);
+        let crc = pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        if let Some(out) = pieces.last_mut() {
+            let _ = out.write_u32::<BigEndian>(crc);
+        }
+        pieces
     }
 }
 
@@ -190,7 +218,7 @@ mod tests {
         ];
         let mut writer = KeyFileWriter::new();
         entries.iter().for_each(|entry| writer.push(entry));
-        let bytes = writer.finish(3, 1000, 77);
+        let bytes = writer.finish(3, 1000, 77).concat();
         let file = KeyFile { segment: 3, length: 1000, last: 77, entries };
         assert_eq!(KeyFile::parse(&bytes.clone().into()), Some(file));
         for bit in 0..bytes.len() * 8 {

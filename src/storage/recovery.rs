@@ -24,8 +24,8 @@ use super::segment::{Ending, HEADER, Header, Scan, scan, segment_number};
 use super::{Disk, Log, Place, Recovered};
 use crate::model::{Key, ServerId, Version};
 
-/// Bytes read of a file at once.
-const CHUNK: usize = 64 << 20;
+/// Bytes read of a file at once: a segment of the usual length.
+const CHUNK: u64 = 72 << 20;
 
 /// A log that was opened.
 pub(super) struct OpenedLog {
@@ -82,6 +82,8 @@ struct Gathered {
     segments: Vec<(u32, u32)>,
     /// Segments whose files go on behind the end they were sealed at: a crash came before they were cut there.
     overlong: Vec<(u32, u32)>,
+    /// Key files that sound segments lack: of which segment, how long, with which last position.
+    lacking: Vec<(KeyFileWriter, u32, u32, u64)>,
     /// Highest position seen anywhere.
     last: u64,
     /// A deliberate fault: see [`super::StorageFlaw::CutDamage`].
@@ -125,6 +127,9 @@ pub(super) fn open<D: Disk>(
     }
     retire_last(disk, log, &tail, &mut gathered)?;
     remove_orphans(disk, log, &names, &gathered)?;
+    for (keys, segment, length, last) in std::mem::take(&mut gathered.lacking) {
+        keys.write(disk, log, segment, length, last);
+    }
     let damaged = gathered.damaged.iter().map(|number| log.segment_file(*number)).collect();
     let segments = std::mem::take(&mut gathered.segments);
     let recovered = Recovered { keydir: gathered.wanted(), position, active, segments };
@@ -182,9 +187,10 @@ fn on<T>(file: &str, result: io::Result<T>) -> Result<T, LogError> {
 
 fn read_all<D: Disk>(disk: &D, file: &str) -> Result<Bytes, LogError> {
     let length = on(file, disk.length(file))?;
-    let mut bytes = Vec::with_capacity(length as usize);
+    let mut bytes = on(file, disk.read(file, 0, length.min(CHUNK) as usize))?;
     while (bytes.len() as u64) < length {
-        let piece = on(file, disk.read(file, bytes.len() as u64, CHUNK))?;
+        let rest = length - bytes.len() as u64;
+        let piece = on(file, disk.read(file, bytes.len() as u64, rest.min(CHUNK) as usize))?;
         if piece.is_empty() {
             break;
         }
@@ -254,9 +260,11 @@ fn read_sealed<D: Disk>(
     match ending {
         // Zeros before the end it was sealed at would hide what stood there.
         Ending::Clean if whole && end as usize == bytes.len() => {
-            gathered.last = gathered.last.max(header.first + records.len() as u64 - 1);
+            let last = header.first + records.len() as u64 - 1;
+            gathered.last = gathered.last.max(last);
             gathered.segments.push((file.number, end));
             gathered.take(&records);
+            gathered.lack_keys(&records, file.number, end, last);
         }
         Ending::Clean => gathered.set_aside(file.number, records, &bytes, bytes.len()),
         Ending::Bad { .. } if gathered.cuts_damage => {
@@ -320,6 +328,7 @@ fn read_last<D: Disk>(
     gathered.take(&records[..split]);
     let last = header.first + split as u64 - 1;
     gathered.last = gathered.last.max(last);
+    gathered.lack_keys(&records[..split], file.number, cut, last);
     Ok(Tail {
         number: file.number,
         cut,
@@ -340,6 +349,15 @@ impl Gathered {
         for (place, written) in records {
             self.note(&KeyEntry::of(&written.record, *place));
         }
+    }
+
+    /// These are all records of a sound segment without a key file.
+    fn lack_keys(&mut self, records: &[(Place, Written)], segment: u32, length: u32, last: u64) {
+        let mut keys = KeyFileWriter::new();
+        for (place, written) in records {
+            keys.push(&KeyEntry::of(&written.record, *place));
+        }
+        self.lacking.push((keys, segment, length, last));
     }
 
     /// Of two records of one cell the later one counts: the former may lie in a segment about to be removed.

@@ -95,6 +95,8 @@ pub struct StoreStats {
     pub memory_bytes: u64,
     /// Segments compacted since start.
     pub compactions: u64,
+    /// Syncs of segments since start, as far as completions have told.
+    pub syncs: u64,
 }
 
 /// What recovery found of one log.
@@ -130,6 +132,7 @@ pub struct Store {
     /// Something has died, or a segment was sealed, since the last look for work.
     pub(super) may_compact: bool,
     compactions: u64,
+    syncs: u64,
 }
 
 #[derive(Debug)]
@@ -183,6 +186,7 @@ impl Store {
             compaction: Compaction::Idle,
             may_compact: true,
             compactions: 0,
+            syncs: 0,
         }
     }
 
@@ -284,7 +288,8 @@ impl Store {
         commands: &mut Vec<Command>,
     ) -> Option<News> {
         let news = match completion {
-            Completion::Appended { ticket, result, position, active, .. } => {
+            Completion::Appended { ticket, result, position, active, syncs, .. } => {
+                self.syncs = syncs;
                 self.position = self.position.max(position);
                 self.may_compact |= active > self.active;
                 self.active = self.active.max(active);
@@ -322,6 +327,7 @@ impl Store {
             log_bytes: self.segments.values().map(|segment| u64::from(segment.size)).sum(),
             memory_bytes: self.keydir.memory(),
             compactions: self.compactions,
+            syncs: self.syncs,
         }
     }
 

@@ -99,6 +99,7 @@ fn chart(flags: &Flags, found: &[Balance]) -> Chart {
             },
         ),
         unit: "keys".to_owned(),
+        digits: 0,
         series: found.iter().map(|one| one.name.clone()).collect(),
         groups: (0..flags.servers).map(group).collect(),
         line: Some((even, "even".to_owned())),

@@ -4,8 +4,13 @@ use std::future::Future;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use chord::bench::check::Complaints;
 use chord::bench::cluster::{Cluster, Shape};
+use chord::bench::keys::{Choice, MIN_VALUE};
+use chord::bench::load::Load;
 use chord::bench::progress::Progress;
+use chord::bench::report::{Row, thousands};
+use chord::model::Level;
 use chord::ring::Partitioner;
 use clap::Args;
 
@@ -52,6 +57,10 @@ impl Own {
         partitioner: Partitioner,
         sampled: Option<u64>,
     ) -> Result<Cluster, Ended> {
+        if replicas > servers {
+            let why = format!("{replicas} replicas need as many servers; there are {servers}");
+            return Err(Ended::Failed(why));
+        }
         let beside = || Ok(std::env::current_exe()?.with_file_name("chord-server"));
         let program = self.program.clone().map_or_else(beside, Ok::<_, std::io::Error>);
         let program = program.map_err(|error| error.to_string())?;
@@ -71,6 +80,82 @@ impl Own {
             sync: self.sync.clone(),
             flags: self.server_flag.clone(),
         })?)
+    }
+}
+
+impl Own {
+    /// In words.
+    pub(crate) fn synced(&self) -> String {
+        match self.sync.as_str() {
+            "always" => "every write synced".to_owned(),
+            interval => format!("synced every {interval}"),
+        }
+    }
+}
+
+/// One kind of load on one kind of cluster.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct One {
+    /// Reads among all calls, in percent; without it half, or all if they are scans
+    #[arg(long, value_name = "PERCENT")]
+    reads: Option<f64>,
+    /// Bytes of a value, 16 at least
+    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    pub(crate) value_size: usize,
+    /// Keys
+    #[arg(long, default_value_t = 10_000)]
+    keys: u64,
+    /// How keys are chosen: uniform, zipfian, latest or ascending
+    #[arg(long, default_value_t = Choice::Uniform)]
+    choice: Choice,
+    /// Level of reads and writes: one, quorum or all
+    #[arg(long, default_value_t = Level::Quorum)]
+    pub(crate) level: Level,
+    /// Servers
+    #[arg(long, default_value_t = 3)]
+    pub(crate) servers: usize,
+    /// Copies of each key
+    #[arg(long, default_value_t = 3)]
+    replicas: usize,
+    /// byte-ordered or hashed
+    #[arg(long, default_value_t = Partitioner::ByteOrdered)]
+    partitioner: Partitioner,
+    /// Of all random choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl One {
+    /// What so many clients do, each with one call at a time.
+    pub(crate) fn load(&self, clients: usize, scan: Option<usize>) -> Load {
+        let reads = self.reads.unwrap_or(if scan.is_some() { 100.0 } else { 50.0 });
+        Load {
+            clients: clients.max(1),
+            pipeline: 1,
+            reads: reads / 100.0,
+            scan,
+            keys: self.keys.max(1),
+            choice: self.choice,
+            value_length: self.value_size.max(MIN_VALUE),
+            may_break: false,
+            seed: self.seed,
+        }
+    }
+
+    /// Starts its cluster.
+    pub(crate) fn start(&self, own: &Own) -> Result<Cluster, Ended> {
+        let One { servers, replicas, partitioner, keys, .. } = self;
+        own.start(*servers, *replicas, *partitioner, Some((*keys).max(1)))
+    }
+
+    /// In words.
+    pub(crate) fn describe(&self, own: &Own) -> String {
+        let reads = self.load(1, None).reads * 100.0;
+        let One { value_size, keys, level, servers, replicas, .. } = self;
+        let (keys, synced) = (thousands(*keys as f64), own.synced());
+        format!(
+            "{level}, {reads} % reads, {servers} servers, {replicas} copies, {synced}, {keys} keys, values of {value_size} B"
+        )
     }
 }
 
@@ -104,4 +189,22 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), Ended> {
     let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
     println!("{text}");
     Ok(())
+}
+
+/// Wrong and failed answers spoil figures.
+pub(crate) fn judge(rows: &[Row], wrong: &Complaints) -> Result<(), Ended> {
+    if wrong.count > 0 {
+        let (count, first) = (wrong.count, wrong.first.join("\n  "));
+        return Err(Ended::Wrong(format!(
+            "{count} wrong answers, so these figures are worth nothing:\n  {first}"
+        )));
+    }
+    let failed: u64 = rows.iter().map(Row::failed).sum();
+    let why = rows.iter().flat_map(|row| &row.rounds).find_map(|round| round.why.clone());
+    match why {
+        Some(why) => {
+            Err(Ended::Failed(format!("{failed} calls have failed, the first with: {why}")))
+        }
+        None => Ok(()),
+    }
 }

@@ -2,6 +2,10 @@
 
 mod balance;
 mod flags;
+mod latency;
+mod outage;
+mod recovery;
+mod scan;
 mod throughput;
 
 use std::process::ExitCode;
@@ -22,6 +26,14 @@ enum Command {
     Throughput(Box<throughput::Flags>),
     /// How many keys each server gets
     Balance(balance::Flags),
+    /// Latencies of calls that come at a given rate, whatever happens
+    Latency(Box<latency::Flags>),
+    /// How long a killed server takes to be back, and what keys cost it
+    Recovery(recovery::Flags),
+    /// What clients notice of a server that is killed and comes back
+    Outage(Box<outage::Flags>),
+    /// Keys in order
+    Scan(Box<scan::Flags>),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +42,10 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Throughput(flags) => flags::drive(throughput::run(*flags)),
         Command::Balance(flags) => flags::drive(balance::run(flags)),
+        Command::Latency(flags) => flags::drive(latency::run(*flags)),
+        Command::Recovery(flags) => flags::drive(recovery::run(flags)),
+        Command::Outage(flags) => flags::drive(outage::run(*flags)),
+        Command::Scan(flags) => flags::drive(scan::run(*flags)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use chord::model::Level;
 use chord::ring::Partitioner;
 use clap::Args;
 
-use super::flags::{Ended, Own, print_json, progress};
+use super::flags::{Ended, Own, judge, print_json, progress};
 
 /// Flags that take lists are tried in all combinations, each on a cluster of its own.
 #[derive(Args, Clone, Debug)]
@@ -116,8 +116,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
         } else {
             measure(&setting, &flags.at, &flags.pids, &progress).await?
         };
-        wrong.count += complaints.count;
-        wrong.first.extend(complaints.first);
+        wrong.add(complaints);
         rows.push(row);
     }
     if let Some(file) = &flags.chart {
@@ -143,10 +142,7 @@ fn chart(flags: &Flags, rows: &[Row]) -> Chart {
         Some(count) => format!("{} calls", thousands(count as f64)),
         None => format!("{} s", flags.seconds),
     };
-    let synced = match flags.own.sync.as_str() {
-        "always" => "every write synced".to_owned(),
-        interval => format!("synced every {interval}"),
-    };
+    let synced = flags.own.synced();
     let cluster = match flags.at.len() {
         0 => format!("{} servers, {synced}, ", list(&texts(&flags.servers))),
         count => format!("{count} servers that ran already, "),
@@ -163,30 +159,13 @@ fn chart(flags: &Flags, rows: &[Row]) -> Chart {
             flags.rounds,
         ),
         unit: "calls a second".to_owned(),
+        digits: 0,
         series: vec!["chord".to_owned()],
         groups: rows
             .iter()
             .map(|row| Group { name: row.name.clone(), bars: vec![row.rate] })
             .collect(),
         line: None,
-    }
-}
-
-/// Wrong and failed answers spoil figures.
-pub(crate) fn judge(rows: &[Row], wrong: &Complaints) -> Result<(), Ended> {
-    if wrong.count > 0 {
-        let (count, first) = (wrong.count, wrong.first.join("\n  "));
-        return Err(Ended::Wrong(format!(
-            "{count} wrong answers, so these figures are worth nothing:\n  {first}"
-        )));
-    }
-    let failed: u64 = rows.iter().map(Row::failed).sum();
-    let why = rows.iter().flat_map(|row| &row.rounds).find_map(|round| round.why.clone());
-    match why {
-        Some(why) => {
-            Err(Ended::Failed(format!("{failed} calls have failed, the first with: {why}")))
-        }
-        None => Ok(()),
     }
 }
 
@@ -226,10 +205,6 @@ fn cases(flags: &Flags) -> Result<Vec<Case>, Ended> {
             if name.is_empty() {
                 name.push("all".to_owned());
             }
-            if replicas > servers {
-                let why = format!("{replicas} replicas need as many servers; there are {servers}");
-                return Err(Ended::Failed(why));
-            }
             let load = Load {
                 clients: clients.max(1),
                 pipeline: pipeline.max(1),
@@ -247,7 +222,6 @@ fn cases(flags: &Flags) -> Result<Vec<Case>, Ended> {
                 read_level: level,
                 write_level: level,
                 routed: flags.routed,
-                filled: false,
                 warm_up: Duration::from_secs_f64(flags.warm_up.max(0.0)),
                 until: match flags.operations {
                     Some(count) => Until::Operations(count),

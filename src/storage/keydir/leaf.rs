@@ -106,8 +106,9 @@ impl Leaf {
 
     fn place(&mut self, at: usize, key: &[u8], entry: Entry) {
         if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact(STEP);
-            self.heads.reserve_exact(STEP);
+            let step = STEP.min(LEAF - self.entries.len());
+            self.entries.reserve_exact(step);
+            self.heads.reserve_exact(step);
         }
         let shared = self.entries.first().map_or(key.len(), |first| common(first.key(), key));
         let is_less_shared = shared < self.shared;
