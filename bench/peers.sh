@@ -20,6 +20,7 @@ Rows (all of them without a name):
   report           200,000 calls, half reads, 7 servers, 1/3/5 copies, durable    floor, etcd
   report-unsynced  the same, synced every second                    floor
   four             four servers as server.sh starts them, half reads, durable     floor, etcd
+  restart          a million keys on one server: memory a key, time to be back    Redis
 
 The floor is a program of some 300 lines beside this one that moves the same bytes and keeps no promise.
 A ratio is Chord's figure over the other's within one round; printed is the median (least–greatest) of the rounds.

@@ -9,6 +9,7 @@ mod etcd;
 mod floor;
 mod processes;
 mod redis;
+mod restart;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -49,7 +50,7 @@ enum Command {
 
 #[derive(clap::Args, Debug)]
 struct Flags {
-    /// Rows to run, of: put, put1, unsynced, get, one, report, report-unsynced, four
+    /// Rows to run, of: put, put1, unsynced, get, one, report, report-unsynced, four, restart
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
     /// Rounds; each contestant has one turn in each
@@ -72,8 +73,10 @@ struct Flags {
     bench: bool,
 }
 
-const ROWS: [&str; 8] =
-    ["put", "put1", "unsynced", "get", "one", "report", "report-unsynced", "four"];
+const ROWS: [&str; 9] =
+    ["put", "put1", "unsynced", "get", "one", "report", "report-unsynced", "four", RESTART];
+/// Of another kind than the others.
+const RESTART: &str = "restart";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -267,7 +270,7 @@ async fn run(flags: &Flags) -> Result<(), String> {
     }
     let wanted = |row: &&str| flags.rows.is_empty() || flags.rows.iter().any(|name| name == row);
     let mut outcomes = Vec::new();
-    for row in ROWS.iter().filter(|row| wanted(row)) {
+    for row in ROWS.iter().filter(|row| wanted(row) && **row != RESTART) {
         for replicas in if row.starts_with("report") { vec![1, 3, 5] } else { vec![3] } {
             let outcome = compete(flags, row, replicas).await?;
             if !flags.json {
@@ -276,8 +279,13 @@ async fn run(flags: &Flags) -> Result<(), String> {
             outcomes.push(outcome);
         }
     }
+    let restarts = if wanted(&RESTART) { Some(restart::restart(flags).await?) } else { None };
+    if let Some(restarts) = restarts.as_ref().filter(|_| !flags.json) {
+        restart::print(restarts);
+    }
     if flags.json {
-        let text = serde_json::to_string_pretty(&outcomes).map_err(|error| error.to_string())?;
+        let all = serde_json::json!({"rows": outcomes, "restart": restarts});
+        let text = serde_json::to_string_pretty(&all).map_err(|error| error.to_string())?;
         println!("{text}");
     }
     Ok(())

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chord::bench::target::{Call, Connection, Target};
+use chord::bench::cost::memory_of;
+use chord::bench::target::{Answer, Call, Connection, Target};
 
 use super::etcd;
 use super::floor::Floor;
@@ -24,15 +25,19 @@ pub(crate) struct Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        self.end();
+    }
+}
+
+impl Processes {
+    fn end(&mut self) {
+        for mut child in self.children.drain(..) {
             // One that has died already is as dead.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
-}
 
-impl Processes {
     fn new(folder: &Path, name: &str) -> Result<Processes, String> {
         std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
         let folder = tempfile::Builder::new().prefix(name).tempdir_in(folder);
@@ -110,7 +115,7 @@ impl Processes {
             if let Ok(mut connection) = both.connect(0).await {
                 connection.send(&Call::Put { key: b"first", value: b"value" })?;
                 let patience = Duration::from_secs(5);
-                if let Ok(Ok(chord::bench::target::Answer::Put(_))) =
+                if let Ok(Ok(Answer::Put(_))) =
                     tokio::time::timeout(patience, connection.receive()).await
                 {
                     return Ok((processes, redis));
@@ -176,4 +181,59 @@ async fn wait_since(began: Instant, why: &str) -> Result<(), String> {
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
+}
+
+/// One Redis that is killed and started again.
+#[derive(Debug)]
+pub(crate) struct Lone {
+    processes: Processes,
+    address: String,
+}
+
+impl Lone {
+    pub(crate) fn redis(folder: &Path) -> Result<Lone, String> {
+        let address = free(1)?.remove(0);
+        Ok(Lone { processes: Processes::new(folder, "redis-")?, address })
+    }
+
+    pub(crate) fn target(&self) -> Redis {
+        Redis { address: self.address.clone(), wait: 0 }
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        self.processes.pids().first().map_or(0, |pid| memory_of(*pid))
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.processes.end();
+    }
+
+    /// Starts it; how long until it answers with what it holds.
+    pub(crate) async fn start(&mut self) -> Result<Duration, String> {
+        let began = now();
+        let mut command = Command::new("redis-server");
+        let port = self.address.rsplit(':').next().unwrap_or_default();
+        let data = self.processes.path("data");
+        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        command.args(["--port", port, "--bind", "127.0.0.1", "--dir", &data, "--save", ""]).args([
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+        ]);
+        self.processes.spawn(command, 0)?;
+        loop {
+            if let Ok(mut connection) = self.target().connect(0).await {
+                connection.send(&Call::Get { key: b"any" })?;
+                // While it loads it says so.
+                if let Ok(Answer::Got(_)) = connection.receive().await {
+                    return Ok(began.elapsed());
+                }
+            }
+            if began.elapsed() > PATIENCE {
+                return Err("redis does not come back".to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
