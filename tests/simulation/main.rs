@@ -10,8 +10,13 @@ use chord::sim::{Activity, Flaw, Options, Profile, Summary, replay, run};
 /// Threads: what a small machine has.
 const JOBS: usize = 2;
 
-/// Runs seeds until one has a violation, or all have run. The seed and the text of the first.
-fn search(seeds: u64, profile: Profile, flaw: Option<Flaw>) -> (Summary, Option<(u64, String)>) {
+/// Runs seeds until one has a violation that counts, or all have run. The seed and the text of the first.
+fn search(
+    seeds: u64,
+    profile: Profile,
+    flaw: Option<Flaw>,
+    counts: impl Fn(&str) -> bool + Sync,
+) -> (Summary, Option<(u64, String)>) {
     let next = AtomicU64::new(0);
     let total = Mutex::new((Summary::default(), None::<(u64, String)>));
     std::thread::scope(|scope| {
@@ -27,7 +32,7 @@ fn search(seeds: u64, profile: Profile, flaw: Option<Flaw>) -> (Summary, Option<
                     let report = run(options);
                     let mut total = total.lock().unwrap();
                     total.0.add(&report.summary);
-                    if !report.violations.is_empty() {
+                    if report.violations.iter().any(|violation| counts(violation)) {
                         let text = format!(
                             "{}\nreplay: {}",
                             report.violations.join("\n"),
@@ -62,7 +67,7 @@ fn two_thousand_clusters_without_a_violation() {
     ];
     let mut total = Summary::default();
     for (profile, seeds) in shares {
-        let (summary, found) = search(seeds, profile, None);
+        let (summary, found) = search(seeds, profile, None, |_| true);
         if let Some((seed, text)) = found {
             panic!("profile {}, seed {seed}:\n{text}", profile.name());
         }
@@ -80,12 +85,14 @@ fn two_thousand_clusters_without_a_violation() {
 fn every_rule_left_out_is_caught() {
     for flaw in Flaw::ALL {
         let profile = Profile::for_flaw(flaw);
-        let (_, found) = search(20_000, profile, Some(flaw));
-        let (seed, text) = found.unwrap_or_else(|| panic!("{} was not caught", flaw.name()));
-        let what = text.split(':').next().unwrap_or_default();
-        println!("| `{}` | {} | {} | {what} |", flaw.name(), profile.name(), seed + 1);
+        // That a server without its rules cannot be used at the end does not count.
         let names = ["linearizable", "acknowledged", "never older", "hints", "twice", "agreement"];
-        assert!(names.contains(&what), "{}: {text}", flaw.name());
+        let name = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
+        let counts = |text: &str| names.contains(&name(text).as_str());
+        let (_, found) = search(20_000, profile, Some(flaw), counts);
+        let (seed, text) = found.unwrap_or_else(|| panic!("{} was not caught", flaw.name()));
+        let what = text.lines().find(|line| counts(line)).map(name).unwrap_or_default();
+        println!("| `{}` | {} | {} | {what} |", flaw.name(), profile.name(), seed + 1);
     }
 }
 

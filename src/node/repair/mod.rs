@@ -9,8 +9,12 @@
 //! two servers compares a pair on schedule; a mark (see [`super::handoff`]) makes any server compare its target
 //! with another replica.
 //!
+//! Under writes the digests of a large range differ nearly always, for what is on its way to one of the two, and all its
+//! keys are gone through. So that clients hardly notice, one comparison runs at a time, one page at a time, and each page
+//! is followed by a rest four times as long as it took: on a busy cluster pages take long, and rests with them.
+//!
 //! What is left out: trees, which would find the few differing keys of a large range without going through all of
-//! its keys. One comparison runs at a time, one page at a time, so its cost is spread thin.
+//! its keys.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,6 +31,8 @@ const PAGE_ENTRIES: usize = 512;
 const PAGE_BYTES: usize = 256 << 10;
 /// Cells on their way from the one to the other at once.
 const WINDOW: usize = 8;
+/// How much longer the rest after a page is than the page took, and how long at most.
+const REST: (u32, Duration) = (4, Duration::from_millis(250));
 /// A step without an answer for so long ends the comparison; the next round begins anew.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Comparisons that wait at most: a bound for many servers with many ranges.
@@ -56,8 +62,8 @@ struct Session {
     number: u64,
     pair: Pair,
     deadline: Instant,
-    /// First key of the page, or none while digests are compared.
-    cursor: Option<Key>,
+    /// When the page was asked for.
+    asked: Instant,
     digests: BTreeMap<ServerId, (u64, u64)>,
     pages: BTreeMap<ServerId, (Vec<PageEntry>, bool)>,
     /// Keys of the page that differ, and who has the newer cell.
@@ -66,6 +72,8 @@ struct Session {
     open: usize,
     /// Where the next page begins, once this one is done.
     next: Option<Key>,
+    /// When the rest after a page is over, if another one follows.
+    rests_until: Option<Instant>,
 }
 
 impl Repair {
@@ -102,11 +110,18 @@ impl Repair {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let session = self.session.as_ref().map(|session| session.deadline);
+        let session = self.session.as_ref();
+        let session = session.map(|session| session.rests_until().unwrap_or(session.deadline));
         [session, Some(self.next_round)].into_iter().flatten().min()
     }
 
     pub(super) fn on_time(&mut self, turn: &mut Turn<'_>) {
+        if let Some(session) = &mut self.session
+            && session.rests_until().is_some_and(|until| until <= turn.now.instant)
+        {
+            session.deadline = turn.now.instant + PATIENCE;
+            session.ask_next_page(turn);
+        }
         if self.session.as_ref().is_some_and(|session| session.deadline <= turn.now.instant) {
             turn.out.count("comparisons_given_up");
             self.session = None;
@@ -143,12 +158,13 @@ impl Repair {
                 number,
                 pair,
                 deadline,
-                cursor: None,
+                asked: turn.now.instant,
                 digests: BTreeMap::new(),
                 pages: BTreeMap::new(),
                 todo: Vec::new(),
                 open: 0,
                 next: None,
+                rests_until: None,
             });
         }
     }
@@ -216,6 +232,11 @@ impl RepairStep {
 }
 
 impl Session {
+    /// If nothing is under way: when the next page is to be asked for.
+    fn rests_until(&self) -> Option<Instant> {
+        self.rests_until.filter(|_| self.open == 0)
+    }
+
     /// Each of these returns whether the comparison has come to its end.
     fn compare_digests(&mut self, turn: &mut Turn<'_>) -> bool {
         let (Some(a), Some(b)) = (self.digests.get(&self.pair.a), self.digests.get(&self.pair.b))
@@ -226,11 +247,14 @@ impl Session {
             return true;
         }
         turn.out.count("digests_differed");
-        self.ask_pages(turn, self.pair.start.clone());
+        self.next = Some(self.pair.start.clone());
+        self.ask_next_page(turn);
         false
     }
 
-    fn ask_pages(&mut self, turn: &mut Turn<'_>, from: Key) {
+    fn ask_next_page(&mut self, turn: &mut Turn<'_>) {
+        self.rests_until = None;
+        let Some(from) = self.next.take() else { return };
         let range = turn.config.topology.range_of(&self.pair.start);
         for server in [self.pair.a, self.pair.b] {
             let request = PeerRequest::Page {
@@ -245,7 +269,7 @@ impl Session {
             turn.out.ask(server, origin, request, self.deadline);
         }
         self.pages.clear();
-        self.cursor = Some(from);
+        self.asked = turn.now.instant;
     }
 
     fn compare_pages(&mut self, turn: &mut Turn<'_>) -> bool {
@@ -259,19 +283,13 @@ impl Session {
             if cut { entries.last().map(|entry| entry.key.clone()) } else { None }
         };
         let known_to = [last(a, *a_cut), last(b, *b_cut)].into_iter().flatten().min();
-        let mut versions: BTreeMap<&Key, (Version, Version)> = BTreeMap::new();
-        for entry in a {
-            versions.entry(&entry.key).or_default().0 = entry.version;
-        }
-        for entry in b {
-            versions.entry(&entry.key).or_default().1 = entry.version;
-        }
-        self.todo = versions
-            .into_iter()
-            .filter(|(key, (a, b))| a != b && known_to.as_ref().is_none_or(|last| *key <= last))
-            .map(|(key, (a, b))| (key.clone(), if a > b { self.pair.a } else { self.pair.b }))
-            .collect();
+        let is_known = |key: &Key| known_to.as_ref().is_none_or(|last| key <= last);
+        let differing = differing(a, b).filter(|(key, ..)| is_known(key));
+        let newer = |a: Version, b: Version| if a > b { self.pair.a } else { self.pair.b };
+        self.todo = differing.map(|(key, a, b)| (key.clone(), newer(a, b))).collect();
         self.next = known_to.map(|last| last.successor());
+        let rest = ((turn.now.instant - self.asked) * REST.0).min(REST.1);
+        self.rests_until = self.next.is_some().then(|| turn.now.instant + rest);
         self.go_on(turn)
     }
 
@@ -288,13 +306,11 @@ impl Session {
         if self.open > 0 {
             return false;
         }
-        match self.next.take() {
-            Some(next) => {
-                self.ask_pages(turn, next);
-                false
-            }
-            None => true,
+        if self.rests_until.is_some_and(|until| until <= turn.now.instant) {
+            self.ask_next_page(turn);
+            return false;
         }
+        self.next.is_none()
     }
 
     fn fetched(
@@ -315,5 +331,52 @@ impl Session {
         let request = PeerRequest::Store { key: key.clone(), epoch, cell };
         turn.out.ask(older, Origin::Repair(RepairStep::Store(self.number)), request, self.deadline);
         false
+    }
+}
+
+/// Keys whose versions are not the same in two pages, with both; a key that is missing has the least version.
+fn differing<'a>(
+    a: &'a [PageEntry],
+    b: &'a [PageEntry],
+) -> impl Iterator<Item = (&'a Key, Version, Version)> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let merged = std::iter::from_fn(move || {
+        let (left, right) = match (a.peek(), b.peek()) {
+            (Some(left), Some(right)) => {
+                let order = left.key.cmp(&right.key);
+                (order.is_le().then(|| a.next()), order.is_ge().then(|| b.next()))
+            }
+            (_, _) => (Some(a.next()), Some(b.next())),
+        };
+        let (left, right) = (left.flatten(), right.flatten());
+        let version =
+            |entry: Option<&PageEntry>| entry.map_or(Version::ZERO, |entry| entry.version);
+        let key = &left.or(right)?.key;
+        Some((key, version(left), version(right)))
+    });
+    merged.filter(|(_, left, right)| left != right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_differ_in_what_only_one_has_and_in_other_versions() {
+        let page = |cells: &[(&'static str, i64)]| {
+            let entry = |(key, time): &(&'static str, i64)| PageEntry {
+                key: Key::bound(*key),
+                version: Version { time: *time, ..Version::ZERO },
+                content: None,
+            };
+            cells.iter().map(entry).collect::<Vec<_>>()
+        };
+        let a = page(&[("a", 1), ("c", 3), ("d", 4), ("f", 6)]);
+        let b = page(&[("b", 2), ("c", 3), ("d", 5), ("g", 7), ("h", 8)]);
+        let found: Vec<_> =
+            differing(&a, &b).map(|(key, a, b)| (key.to_string(), a.time, b.time)).collect();
+        let expected =
+            [("a", 1, 0), ("b", 0, 2), ("d", 4, 5), ("f", 6, 0), ("g", 0, 7), ("h", 0, 8)];
+        assert_eq!(found, expected.map(|(key, a, b)| (key.to_owned(), a, b)));
     }
 }
