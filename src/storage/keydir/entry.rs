@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::sorted::Keyed;
 use crate::model::{Content, Incarnation, Key, ServerId, Version};
 use crate::storage::{Place, Whereabouts};
 
@@ -117,6 +118,15 @@ impl fmt::Debug for Held<'_> {
     }
 }
 
+impl Keyed for Entry {
+    fn key(&self) -> &[u8] {
+        match &self.block {
+            Block::Beside(block) => &block[..self.key_length as usize],
+            Block::Apart(apart) => &apart.0,
+        }
+    }
+}
+
 impl Entry {
     pub(super) fn new(key: &[u8], version: Version, place: Place, holding: Holding<'_>) -> Entry {
         let (state, block) = match holding {
@@ -129,28 +139,48 @@ impl Entry {
                 (State::Cached, Block::new(key, Bytes::copy_from_slice(value)))
             }
         };
-        let Version { time, server, incarnation, step } = version;
-        let Place { segment, offset, length } = place;
-        Entry {
+        let mut entry = Entry {
             block,
-            time,
-            incarnation: incarnation.0,
-            step,
-            segment,
-            offset,
-            length,
+            time: 0,
+            incarnation: 0,
+            step: 0,
+            segment: 0,
+            offset: 0,
+            length: 0,
             key_length: key.len() as u32,
-            server: server.0,
+            server: 0,
             state,
             used: state == State::Cached,
+        };
+        entry.set_version(version);
+        entry.set_place(place);
+        entry
+    }
+
+    /// Another record of the same key.
+    pub(super) fn replace(&mut self, version: Version, place: Place, holding: Holding<'_>) {
+        if let (Block::Beside(block), Holding::Value(value)) = (&mut self.block, holding)
+            && block.len() == self.key_length as usize + value.len()
+        {
+            block[self.key_length as usize..].copy_from_slice(value);
+            (self.state, self.used) = (State::Cached, true);
+            self.set_version(version);
+            self.set_place(place);
+        } else {
+            *self = Entry::new(self.key(), version, place, holding);
         }
     }
 
-    pub(super) fn key(&self) -> &[u8] {
-        match &self.block {
-            Block::Beside(block) => &block[..self.key_length as usize],
-            Block::Apart(apart) => &apart.0,
-        }
+    /// The value was read from the disk.
+    pub(super) fn fill(&mut self, value: Bytes) {
+        self.block = Block::new(self.key(), value);
+        (self.state, self.used) = (State::Cached, true);
+    }
+
+    /// The value leaves memory.
+    pub(super) fn put_out(&mut self) {
+        self.block = Block::new(self.key(), Bytes::new());
+        self.state = State::OnDisk;
     }
 
     pub(super) fn version(&self) -> Version {
@@ -160,6 +190,12 @@ impl Entry {
             incarnation: Incarnation(self.incarnation),
             step: self.step,
         }
+    }
+
+    fn set_version(&mut self, version: Version) {
+        let Version { time, server, incarnation, step } = version;
+        (self.time, self.server) = (time, server.0);
+        (self.incarnation, self.step) = (incarnation.0, step);
     }
 
     pub(super) fn place(&self) -> Place {

@@ -4,48 +4,72 @@
 //! **Problem.** A server holds millions of keys, and each costs memory for as long as it lives; and each operation looks one
 //! up on every replica, where the time goes into waiting for memory, once for each place that is touched.
 //!
-//! **Idea.** A B+ tree of two levels. *Leaves* hold up to 64 entries in key order; a map of the standard library finds the
-//! leaf by its *fence*, a byte string not greater than any key in it and greater than all keys before it, as short as that
-//! allows. Within a leaf the search goes over *heads*: the first eight bytes of each key behind those that all keys of the
-//! leaf share, in an array of their own (prefix truncation and key heads as in Graefe, *Modern B-Tree Techniques*, 2011).
-//! So a search touches the upper map, a few lines of heads, one entry and one key. Key and value lie in one allocation; long
-//! values in one of their own, which readers share instead of copying.
+//! **Idea.** A B+ tree of three levels: a root that grows as it must, *branches* of up to 64 leaves, *leaves* of up to 64
+//! entries. Branches and leaves stand under a *fence*, a byte string not greater than any key in them and greater than all keys
+//! before them, as short as that allows. At each level the search goes over *heads*: the first eight bytes of each key behind
+//! those that all keys of the node share, in an array of their own (prefix truncation and key heads as in Graefe, *Modern B-Tree
+//! Techniques*, 2011). So a search touches a few lines of heads at each level, one entry and one key. Key and value lie in
+//! one allocation, which a value of the same length overwrites; long values in one of their own, which readers share.
 //!
-//! **Invariants.** A leaf's keys are ascending, begin with the same `shared` bytes, and lie between its fence and the next.
-//! The leaf with the empty fence is always there. Leaves are full but for random inserts; capacity grows in small
-//! steps, not by doubling.
+//! **Invariants.** A node's keys are ascending and lie between its fence and the next. A branch's fence is that of its first
+//! leaf; that of the first leaf of all is empty, and this leaf alone may be without entries. Nodes are full but for random
+//! inserts; capacity grows in small steps, not by doubling.
 //!
 //! **Left out.** Nothing here is shared between threads: the keydir belongs to its store. What is not durable yet is the
 //! store's; here a record counts from the moment at which it is put in.
 
 mod entry;
-mod leaf;
+mod sorted;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 
 use bytes::Bytes;
 
-use self::entry::{Block, Entry, State};
+use self::entry::{Entry, State};
 pub use self::entry::{Held, Holding};
-use self::leaf::{LEAF, Leaf, SPARSE};
+use self::sorted::{Keyed, Sorted, common};
 use super::Place;
 use crate::model::Version;
 
 /// The newest record of each key of one log, in key order.
 #[derive(Clone)]
 pub struct Keydir {
-    /// By fence. Never empty.
-    leaves: BTreeMap<Box<[u8]>, Leaf>,
+    /// Never empty.
+    branches: Sorted<Child<Branch>>,
     keys: usize,
     tombstones: usize,
     /// What the values in memory take of the budget, in bytes.
     memory: u64,
     /// Where the search for values to put out of memory goes on: a fence, and a position in its leaf.
     hand: (Box<[u8]>, usize),
+}
+
+/// A node under its fence.
+#[derive(Clone)]
+struct Child<T> {
+    fence: Box<[u8]>,
+    node: T,
+}
+
+/// Never without a leaf.
+type Branch = Sorted<Child<Leaf>>;
+
+#[derive(Clone, Default)]
+struct Leaf {
+    entries: Sorted<Entry>,
+    /// Entries whose values are in memory.
+    cached: u32,
+}
+
+impl<T> Keyed for Child<T> {
+    const LEAST: usize = 1;
+
+    fn key(&self) -> &[u8] {
+        &self.fence
+    }
 }
 
 /// What has become of a record that was put into the keydir.
@@ -75,8 +99,10 @@ impl fmt::Debug for Keydir {
 
 impl Default for Keydir {
     fn default() -> Keydir {
-        let leaves = BTreeMap::from([(Box::default(), Leaf::default())]);
-        Keydir { leaves, keys: 0, tombstones: 0, memory: 0, hand: (Box::default(), 0) }
+        let (mut branch, mut branches) = (Branch::default(), Sorted::default());
+        branch.add(Child { fence: Box::default(), node: Leaf::default() });
+        branches.add(Child { fence: Box::default(), node: branch });
+        Keydir { branches, keys: 0, tombstones: 0, memory: 0, hand: (Box::default(), 0) }
     }
 }
 
@@ -103,20 +129,22 @@ impl Keydir {
 
     /// The newest record of a key.
     pub fn get(&self, key: &[u8]) -> Option<Held<'_>> {
-        let leaf = self.leaf(key)?;
-        leaf.find(key).map(|at| Held(&leaf.entries[at]))
+        let (branch, leaf) = self.path(key);
+        let entries = &self.branches.items()[branch].node.items()[leaf].node.entries;
+        entries.find(key).map(|at| Held(&entries.items()[at]))
     }
 
     /// The same, as a use: its value stays in memory longer.
     pub fn touch(&mut self, key: &[u8]) -> Option<Held<'_>> {
-        let entry = self.entry(key)?;
+        let (leaf, at) = self.find(key)?;
+        let entry = &mut leaf.entries.items_mut()[at];
         entry.used = true;
         Some(Held(entry))
     }
 
     /// All records, in key order.
     pub fn iter(&self) -> impl Iterator<Item = Held<'_>> {
-        self.leaves.values().flat_map(|leaf| leaf.entries.iter()).map(Held)
+        self.range(Bound::Unbounded, Bound::Unbounded)
     }
 
     /// Records in key order.
@@ -125,16 +153,14 @@ impl Keydir {
         from: Bound<&[u8]>,
         to: Bound<&'a [u8]>,
     ) -> impl Iterator<Item = Held<'a>> + use<'a> {
-        let key = match from {
-            Bound::Included(from) | Bound::Excluded(from) => from,
-            Bound::Unbounded => &[],
+        let (branch, leaf) = match from {
+            Bound::Included(from) | Bound::Excluded(from) => self.path(from),
+            Bound::Unbounded => (0, 0),
         };
-        let (lower, before) = match self.leaves.range::<[u8], _>(up_to(key)).next_back() {
-            Some((fence, leaf)) => (Bound::Included(&fence[..]), leaf.before(from)),
-            None => (Bound::Unbounded, 0),
-        };
-        let leaves = self.leaves.range::<[u8], _>((lower, Bound::Unbounded));
-        let entries = leaves.flat_map(|(_, leaf)| leaf.entries.iter()).skip(before);
+        let branches = &self.branches.items()[branch..];
+        let before = branches[0].node.items()[leaf].node.entries.before(from);
+        let leaves = branches.iter().flat_map(|branch| branch.node.items()).skip(leaf);
+        let entries = leaves.flat_map(|leaf| leaf.node.entries.items()).skip(before);
         entries.map(Held).take_while(move |held| match to {
             Bound::Included(to) => held.key() <= to,
             Bound::Excluded(to) => held.key() < to,
@@ -144,71 +170,74 @@ impl Keydir {
 
     /// Takes in a record, unless a newer one of its key is there. Of two with one version the later one counts.
     pub fn put(&mut self, key: &[u8], version: Version, place: Place, holding: Holding<'_>) -> Put {
-        // The leaf with the empty fence is always there.
-        let Some((_, leaf)) = self.leaves.range_mut::<[u8], _>(up_to(key)).next_back() else {
-            return Put::First;
-        };
-        let found = leaf.find(key);
-        let mut put = Put::First;
-        if let Some(at) = found {
-            let (of, at) = (leaf.entries[at].version(), leaf.entries[at].place());
+        let (branch, at) = self.path(key);
+        let leaf = &mut self.branches.items_mut()[branch].node.items_mut()[at].node;
+        if let Some(at) = leaf.entries.find(key) {
+            let entry = &mut leaf.entries.items_mut()[at];
+            let (of, at) = (entry.version(), entry.place());
             if version < of {
                 return Put::Overtaken { by: of };
             }
-            put = Put::Instead { of, at };
+            self.tombstones -= usize::from(entry.state == State::Tombstone);
+            self.memory -= entry.memory();
+            leaf.cached -= u32::from(entry.state == State::Cached);
+            entry.replace(version, place, holding);
+            self.tombstones += usize::from(entry.state == State::Tombstone);
+            self.memory += entry.memory();
+            leaf.cached += u32::from(entry.state == State::Cached);
+            return Put::Instead { of, at };
         }
         let entry = Entry::new(key, version, place, holding);
+        self.keys += 1;
         self.tombstones += usize::from(entry.state == State::Tombstone);
         self.memory += entry.memory();
         leaf.cached += u32::from(entry.state == State::Cached);
-        if let Some(at) = found {
-            let old = std::mem::replace(&mut leaf.entries[at], entry);
-            self.tombstones -= usize::from(old.state == State::Tombstone);
-            self.memory -= old.memory();
-            leaf.cached -= u32::from(old.state == State::Cached);
-        } else {
-            self.keys += 1;
-            let at = leaf.before(Bound::Included(key));
-            if let Some((fence, next)) = leaf.insert(at, key, entry) {
-                self.leaves.insert(fence, next);
+        if let Some(second) = leaf.insert(entry) {
+            let branch = &mut self.branches.items_mut()[branch].node;
+            if let Some(second) = branch.insert(second) {
+                let fence = second.items()[0].fence.clone();
+                self.branches.add(Child { fence, node: second });
             }
         }
-        put
+        Put::First
     }
 
     /// Forgets a key; tells what was held.
     pub fn remove(&mut self, key: &[u8]) -> Option<(Version, Place)> {
-        let (fence, leaf) = self.leaves.range_mut::<[u8], _>(up_to(key)).next_back()?;
-        let at = leaf.find(key)?;
-        let entry = leaf.entries.remove(at);
-        leaf.heads.remove(at);
+        let (branch, at) = self.path(key);
+        let leaves = &mut self.branches.items_mut()[branch].node;
+        let leaf = &mut leaves.items_mut()[at].node;
+        let entry = leaf.entries.remove(leaf.entries.find(key)?);
         leaf.cached -= u32::from(entry.state == State::Cached);
         self.keys -= 1;
         self.tombstones -= usize::from(entry.state == State::Tombstone);
         self.memory -= entry.memory();
-        if leaf.entries.len() < SPARSE {
-            let fence = fence.clone();
-            self.join(&fence);
+        if leaf.entries.is_sparse() {
+            join_leaves(leaves, at);
+            if leaves.is_sparse() {
+                self.join_branches(branch);
+            }
         }
         Some((entry.version(), entry.place()))
     }
 
     /// The record of `key` at `from` is at `to` now; whether it was there.
     pub fn relocate(&mut self, key: &[u8], from: Place, to: Place) -> bool {
-        let found = self.entry(key).filter(|entry| entry.place() == from);
-        found.map(|entry| entry.set_place(to)).is_some()
+        let Some((leaf, at)) = self.find(key) else { return false };
+        let entry = &mut leaf.entries.items_mut()[at];
+        let is_there = entry.place() == from;
+        if is_there {
+            entry.set_place(to);
+        }
+        is_there
     }
 
     /// The value of a record has been read from the disk: keeps it in memory, unless the record is another by now.
     pub fn fill(&mut self, key: &[u8], version: Version, value: &Bytes) {
-        let Some((_, leaf)) = self.leaves.range_mut::<[u8], _>(up_to(key)).next_back() else {
-            return;
-        };
-        let Some(at) = leaf.find(key) else { return };
-        let entry = &mut leaf.entries[at];
+        let Some((leaf, at)) = self.find(key) else { return };
+        let entry = &mut leaf.entries.items_mut()[at];
         if entry.version() == version && entry.state == State::OnDisk {
-            (entry.block, entry.state, entry.used) =
-                (Block::new(key, value.clone()), State::Cached, true);
+            entry.fill(value.clone());
             leaf.cached += 1;
             self.memory += entry.memory();
         }
@@ -218,60 +247,88 @@ impl Keydir {
     /// was last considered gets a second chance (the CLOCK algorithm of Corbató, 1968).
     pub fn make_room(&mut self, budget: u64) {
         while self.memory > budget {
-            let (fence, position) = std::mem::take(&mut self.hand);
-            let from = (Bound::Included(&fence[..]), Bound::Unbounded);
-            for (at, leaf) in self.leaves.range_mut::<[u8], _>(from) {
-                if leaf.cached == 0 {
-                    continue;
-                }
-                let skipped = if *at == fence { position } else { 0 };
-                for (position, entry) in leaf.entries.iter_mut().enumerate().skip(skipped) {
-                    if self.memory <= budget {
-                        self.hand = (at.clone(), position);
-                        return;
+            let (fence, mut skipped) = std::mem::take(&mut self.hand);
+            let (branch, mut first) = self.path(&fence);
+            for branch in &mut self.branches.items_mut()[branch..] {
+                for Child { fence, node: leaf } in &mut branch.node.items_mut()[first..] {
+                    let entries = leaf.entries.items_mut().iter_mut().enumerate();
+                    for (at, entry) in entries.skip(skipped) {
+                        if leaf.cached == 0 {
+                            break;
+                        }
+                        if self.memory <= budget {
+                            self.hand = (fence.clone(), at);
+                            return;
+                        }
+                        if entry.state == State::Cached && !std::mem::take(&mut entry.used) {
+                            self.memory -= entry.memory();
+                            entry.put_out();
+                            leaf.cached -= 1;
+                        }
                     }
-                    if entry.state == State::Cached && !std::mem::take(&mut entry.used) {
-                        self.memory -= entry.memory();
-                        entry.block = Block::new(entry.key(), Bytes::new());
-                        entry.state = State::OnDisk;
-                        leaf.cached -= 1;
-                    }
+                    skipped = 0;
                 }
+                first = 0;
             }
         }
     }
 
-    fn leaf(&self, key: &[u8]) -> Option<&Leaf> {
-        self.leaves.range::<[u8], _>(up_to(key)).next_back().map(|(_, leaf)| leaf)
+    /// The branch and the leaf in it where a key belongs.
+    fn path(&self, key: &[u8]) -> (usize, usize) {
+        let branch = self.branches.floor(key);
+        (branch, self.branches.items()[branch].node.floor(key))
     }
 
-    fn entry(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let (_, leaf) = self.leaves.range_mut::<[u8], _>(up_to(key)).next_back()?;
-        leaf.find(key).map(|at| &mut leaf.entries[at])
+    fn find(&mut self, key: &[u8]) -> Option<(&mut Leaf, usize)> {
+        let (branch, leaf) = self.path(key);
+        let leaf = &mut self.branches.items_mut()[branch].node.items_mut()[leaf].node;
+        let at = leaf.entries.find(key)?;
+        Some((leaf, at))
     }
 
-    /// A leaf has become sparse: joins it with the next one if they fit well into one, or if it is empty.
-    fn join(&mut self, fence: &[u8]) {
-        let mut two = self.leaves.range_mut::<[u8], _>((Bound::Included(fence), Bound::Unbounded));
-        let Some((_, left)) = two.next() else { return };
-        let Some((next, right)) = two.next() else {
-            if left.entries.is_empty() && !fence.is_empty() {
-                self.leaves.remove(fence);
-            }
-            return;
-        };
-        if !left.entries.is_empty() && left.entries.len() + right.entries.len() > LEAF - SPARSE {
-            return;
+    /// A branch has become sparse: joins it with the next one if they fit well into one, and takes one away whose only leaf is
+    /// empty, unless it is the first.
+    fn join_branches(&mut self, at: usize) {
+        if let [one, next, ..] = &self.branches.items()[at..]
+            && one.node.fits_with(&next.node)
+        {
+            let next = self.branches.remove(at + 1).node;
+            self.branches.items_mut()[at].node.append(next);
+            join_leaves(&mut self.branches.items_mut()[at].node, 0);
+        } else if at > 0
+            && let [only] = self.branches.items()[at].node.items()
+            && only.node.entries.items().is_empty()
+        {
+            self.branches.remove(at);
         }
-        left.entries.append(&mut right.entries);
-        left.cached += right.cached;
-        left.settle();
-        let next = next.clone();
-        self.leaves.remove(&next);
     }
 }
 
-/// The leaf of a key is the last one within these fences.
-fn up_to(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    (Bound::Unbounded, Bound::Included(key))
+/// A leaf has become sparse: joins it with the next one if they fit well into one, and takes it away if it is empty, unless it
+/// is the only one of its branch.
+fn join_leaves(branch: &mut Branch, at: usize) {
+    let is_empty = |leaf: &Child<Leaf>| leaf.node.entries.items().is_empty();
+    if let [one, next, ..] = &branch.items()[at..]
+        && (is_empty(one) || one.node.entries.fits_with(&next.node.entries))
+    {
+        let next = branch.remove(at + 1).node;
+        let one = &mut branch.items_mut()[at].node;
+        one.entries.append(next.entries);
+        one.cached += next.cached;
+    } else if at > 0 && is_empty(&branch.items()[at]) {
+        branch.remove(at);
+    }
+}
+
+impl Leaf {
+    /// Puts in an entry that is counted in `cached` already; the second part, if it had to be divided.
+    fn insert(&mut self, entry: Entry) -> Option<Child<Leaf>> {
+        let second = self.entries.insert(entry)?;
+        let (last, first) = (self.entries.items().last()?.key(), second.items().first()?.key());
+        let fence = first[..=common(last, first)].into();
+        let is_cached = |entry: &&Entry| entry.state == State::Cached;
+        let cached = second.items().iter().filter(is_cached).count() as u32;
+        self.cached -= cached;
+        Some(Child { fence, node: Leaf { entries: second, cached } })
+    }
 }

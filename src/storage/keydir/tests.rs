@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::entry::BESIDE_KEY;
+use super::sorted::FULL;
 use super::*;
 use crate::model::{Content, Incarnation, ServerId};
 use crate::storage::Whereabouts;
@@ -12,28 +13,30 @@ use crate::storage::Whereabouts;
 impl Keydir {
     /// The invariants; and that nothing is counted wrongly.
     fn check(&self) {
-        let fences: Vec<_> = self.leaves.keys().collect();
-        assert!(fences[0].is_empty(), "the first leaf is there");
         let (mut keys, mut memory, mut tombstones) = (0, 0, 0);
-        for (number, (fence, leaf)) in self.leaves.iter().enumerate() {
-            assert!(leaf.entries.len() <= LEAF);
-            assert!(!leaf.entries.is_empty() || fences.len() == 1, "an empty leaf stays");
-            assert!(leaf.entries.is_sorted_by(|one, other| one.key() < other.key()));
-            let shared = leaf.entries.first().map_or(&[][..], |first| first.key());
-            let mut cached = 0;
-            for (entry, head) in leaf.entries.iter().zip(&leaf.heads) {
-                let key = entry.key();
-                assert!(
-                    &**fence <= key && fences.get(number + 1).is_none_or(|next| key < &***next)
-                );
-                assert!(key.starts_with(&shared[..leaf.shared]));
-                assert_eq!(*head, super::leaf::head(&key[leaf.shared..]));
-                cached += u32::from(entry.state == State::Cached);
+        self.branches.check();
+        let leaves = || self.branches.items().iter().flat_map(|branch| branch.node.items());
+        let fences: Vec<_> = leaves().map(|leaf| &leaf.fence[..]).collect();
+        assert!(fences[0].is_empty(), "the first leaf is there");
+        for branch in self.branches.items() {
+            branch.node.check();
+            assert!(branch.node.items().len() <= FULL);
+            assert_eq!(branch.fence, branch.node.items()[0].fence);
+        }
+        for (number, Child { fence, node: leaf }) in leaves().enumerate() {
+            leaf.entries.check();
+            let entries = leaf.entries.items();
+            assert!(entries.len() <= FULL);
+            assert!(!entries.is_empty() || number == 0, "an empty leaf stays");
+            let next = fences.get(number + 1);
+            for entry in entries {
+                assert!(**fence <= *entry.key() && next.is_none_or(|next| entry.key() < *next));
                 memory += entry.memory();
                 tombstones += usize::from(entry.state == State::Tombstone);
             }
-            assert_eq!((leaf.entries.len(), leaf.cached), (leaf.heads.len(), cached));
-            keys += leaf.entries.len();
+            let cached = entries.iter().filter(|entry| entry.state == State::Cached).count();
+            assert_eq!(leaf.cached as usize, cached);
+            keys += entries.len();
         }
         assert_eq!((self.keys, self.memory, self.tombstones), (keys, memory, tombstones));
     }
