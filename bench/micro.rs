@@ -3,18 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::io;
 use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use chord::bench::keys::key;
 use chord::model::{
-    CallId, Cell, ClientRequest, ClientResponse, Content, Epoch, Hello, Incarnation, Instant, Key,
-    Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut, RequestId, Sender, ServerId,
-    Version,
+    CallId, Cell, ClientRequest, ClientResponse, Content, Epoch, FolderId, Hello, Incarnation,
+    Instant, Key, Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut, RequestId, Sender,
+    ServerId, Version,
 };
-use chord::node::{Config, Effect, Event, Node};
+use chord::node::{Config, Effect, Event, Node, Roster, Tally};
 use chord::ring::Placement;
-use chord::storage::{Command, Completion, Identity, Log, Opened, Place, Recovered, Store};
+use chord::storage::{
+    Command, Completion, Disk, Engine, EngineOptions, Identity, Log, Opened, Place, Record,
+    Recovered, Store, Ticket,
+};
 use chord::wire::{
     Answer, Call, Format, Framing, Protocol, Sequence, decode_call, decode_reply, encode_answer,
     encode_call,
@@ -178,6 +182,112 @@ fn keydir(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A disk that takes everything at once and keeps nothing.
+struct Nothing;
+
+impl Disk for Nothing {
+    fn make_folder(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn list(&self, _: &str) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Err(io::Error::new(io::ErrorKind::NotFound, name))
+    }
+    fn read(&self, _: &str, _: u64, _: usize) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    fn write(&mut self, _: &str, _: u64, bytes: &[u8]) -> io::Result<()> {
+        black_box(bytes);
+        Ok(())
+    }
+    fn reserve(&mut self, _: &str, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn truncate(&mut self, _: &str, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync_folder(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn rename(&mut self, _: &str, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn remove(&mut self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log without its disk: records with their checksums, the batch, the key file in the making, completions.
+fn append(criterion: &mut Criterion) {
+    let options = EngineOptions::new("micro".to_owned(), ServerId(0), FolderId(1));
+    let Ok((mut engine, _)) = Engine::open(Nothing, options) else { return };
+    let mut group = criterion.benchmark_group("append");
+    for records in [1, 64] {
+        let batch: Vec<_> = (0..records)
+            .map(|number| {
+                let record = Record::Put { key: name(number), cell: cell(1) };
+                Command::Append { log: Log::Cells, ticket: Ticket(number), record }
+            })
+            .collect();
+        let mut completions = Vec::new();
+        group.throughput(Throughput::Elements(records));
+        group.bench_function(BenchmarkId::new("records a batch", records), |bencher| {
+            bencher.iter(|| {
+                completions.clear();
+                engine.execute(batch.iter().cloned(), &mut completions);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Servers that are all well, in their first life.
+struct Well;
+
+impl Roster for Well {
+    fn alive(&self, _: ServerId) -> bool {
+        true
+    }
+    fn prompt(&self, _: ServerId) -> bool {
+        true
+    }
+    fn reachable(&self, _: ServerId) -> bool {
+        true
+    }
+    fn incarnation(&self, _: ServerId) -> Incarnation {
+        Incarnation(1)
+    }
+}
+
+/// A round of a quorum of three.
+fn tally(criterion: &mut Criterion) {
+    let replicas = [0, 1, 2].map(ServerId);
+    let sender = Sender {
+        incarnation: Incarnation(1),
+        voting: true,
+        position: 1,
+        session: 1,
+        known: vec![],
+    };
+    criterion.bench_function("tally", |bencher| {
+        bencher.iter(|| {
+            let mut tally = Tally::new(black_box(&replicas), 2);
+            for replica in [1, 2].map(ServerId) {
+                tally.answer(replica, &sender, version(1));
+                if tally.is_met(&Well) {
+                    return true;
+                }
+            }
+            false
+        });
+    });
+}
+
 fn merge(criterion: &mut Criterion) {
     let (older, newer) = (cell(1), cell(2));
     criterion.bench_function("merge", |bencher| {
@@ -207,7 +317,7 @@ impl Nodes {
             let identity = Identity {
                 cluster: "micro".to_owned(),
                 server: id,
-                folder: chord::model::FolderId(u64::from(id.0) + 1),
+                folder: FolderId(u64::from(id.0) + 1),
                 incarnation: Incarnation(1),
                 voting: true,
                 forgetful: false,
@@ -299,5 +409,5 @@ fn node(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec, keydir, merge, node);
+criterion_group!(benches, codec, append, keydir, merge, tally, node);
 criterion_main!(benches);

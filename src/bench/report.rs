@@ -127,6 +127,9 @@ pub struct Row {
     pub store_cpu: Spread,
     /// Processor time of the generator, microseconds a call.
     pub own_cpu: Spread,
+    /// Syncs of all servers for each write, over all rounds, if they were counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syncs_per_write: Option<f64>,
     /// Each round.
     pub rounds: Vec<Round>,
 }
@@ -155,6 +158,7 @@ impl Row {
             writes: latency(|round| round.writes),
             store_cpu: spread(|round| round.store_cpu),
             own_cpu: spread(|round| round.own_cpu),
+            syncs_per_write: None,
             rounds,
         }
     }
@@ -179,6 +183,7 @@ pub fn table(rows: &[Row]) -> Table {
         "servers µs/op",
         "generator",
         "other",
+        "syncs/write",
     ]);
     for row in rows {
         let other = Spread::of(row.rounds.iter().map(|round| round.other)).median;
@@ -194,6 +199,7 @@ pub fn table(rows: &[Row]) -> Table {
             format!("{:.1}", row.store_cpu.median),
             format!("{:.1}", row.own_cpu.median),
             format!("{other:.2}"),
+            row.syncs_per_write.map(|syncs| format!("{syncs:.2}")).unwrap_or_default(),
         ]);
     }
     table

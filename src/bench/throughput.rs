@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::check::{Checker, Complaints};
-use super::chord::{Chord, settled, table};
+use super::chord::{Chord, settled, status, table};
 use super::load::{Driver, Load, Until};
 use super::progress::Progress;
 use super::report::{Round, Row};
@@ -69,7 +69,7 @@ pub async fn measure(
     let bar = progress.counted(&format!("{}: filling", setting.name), load.keys);
     driver.fill(|done| bar.set_position(done)).await?;
     drop(bar);
-    let mut rounds = Vec::new();
+    let (mut rounds, mut syncs, mut writes) = (Vec::new(), 0, 0);
     for number in 1..=setting.rounds {
         if !setting.warm_up.is_zero() {
             driver.run(Until::Elapsed(setting.warm_up), &[], |_| {}).await?;
@@ -81,7 +81,10 @@ pub async fn measure(
                 progress.timed(&what, length)
             }
         };
+        let before = syncs_of(addresses).await?;
         let measured = driver.run(setting.until, pids, |done| bar.set_position(done)).await?;
+        syncs += syncs_of(addresses).await? - before;
+        writes += measured.writes.len();
         rounds.push(Round::of(&measured));
     }
     // What was acknowledged must be there, also where the rounds did not look.
@@ -99,5 +102,16 @@ pub async fn measure(
         .run(Until::Operations(load.keys.min(READ_BACK)), &[], |done| bar.set_position(done))
         .await?;
     let complaints = checker.borrow().complaints().clone();
-    Ok((Row::of(setting.name.clone(), rounds), complaints))
+    let mut row = Row::of(setting.name.clone(), rounds);
+    row.syncs_per_write = (writes > 0).then(|| syncs as f64 / writes as f64);
+    Ok((row, complaints))
+}
+
+/// Syncs of all servers since their starts.
+async fn syncs_of(addresses: &[String]) -> Result<u64, String> {
+    let mut all = 0;
+    for address in addresses {
+        all += status(address).await?.counters.get("syncs").copied().unwrap_or(0);
+    }
+    Ok(all)
 }

@@ -63,7 +63,9 @@ mod stories;
 mod turn;
 
 pub use config::Config;
+pub use coordinator::Tally;
 pub use effect::{Effect, Notice, Urgency};
 pub use event::Event;
 pub use flaw::Flaw;
 pub use node::Node;
+pub use turn::Roster;

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::storage::Command;
 
 /// What the other parts may know of servers.
-pub(super) trait Roster {
+pub trait Roster {
     /// Believed to be up and voting: it may be counted on for a majority.
     fn alive(&self, server: ServerId) -> bool;
     /// It owes no answer for longer than usual: worth asking before others.

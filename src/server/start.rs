@@ -84,13 +84,11 @@ pub fn run(
     // and never served from half a log.
     let socket = runtime.block_on(bind(&config.listen)).map_err(failed)?;
     let seed = random::seed().map_err(system("random numbers"))?;
+    let fresh = FolderId(random::seed().map_err(system("random numbers"))?);
     let options = EngineOptions {
-        cluster: config.cluster.name.clone(),
-        server: config.server,
-        fresh_folder: FolderId(random::seed().map_err(system("random numbers"))?),
         segment_bytes: config.segment_bytes,
         sync: config.sync,
-        flaw: None,
+        ..EngineOptions::new(config.cluster.name.clone(), config.server, fresh)
     };
     let (engine, opened) = Engine::open(FsDisk::new(&config.data), options)
         .map_err(|source| Error::Open { folder: config.data.clone(), source })?;

@@ -49,6 +49,20 @@ pub struct EngineOptions {
     pub(crate) flaw: Option<StorageFlaw>,
 }
 
+impl EngineOptions {
+    /// As servers have it: segments of 64 MiB, every append synced.
+    pub fn new(cluster: String, server: ServerId, fresh_folder: FolderId) -> EngineOptions {
+        EngineOptions {
+            cluster,
+            server,
+            fresh_folder,
+            segment_bytes: 64 << 20,
+            sync: SyncPolicy::Always,
+            flaw: None,
+        }
+    }
+}
+
 /// Why a folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

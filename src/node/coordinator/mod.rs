@@ -35,6 +35,8 @@ mod scan;
 mod tally;
 mod write;
 
+pub use tally::Tally;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -17,24 +17,25 @@ enum Slot<T> {
 
 /// The answers of one round, one slot a replica: a replica counts once, however often it answers.
 #[derive(Clone, Debug)]
-pub(super) struct Tally<T> {
+pub struct Tally<T> {
     slots: Vec<(ServerId, Slot<T>)>,
     required: usize,
 }
 
 impl<T> Tally<T> {
     /// A round among `replicas` of which `required` must answer.
-    pub(super) fn new(replicas: &[ServerId], required: usize) -> Tally<T> {
+    pub fn new(replicas: &[ServerId], required: usize) -> Tally<T> {
         let slots = replicas.iter().map(|replica| (*replica, Slot::Waiting)).collect();
         Tally { slots, required }
     }
 
-    pub(super) fn required(&self) -> usize {
+    /// How many must answer.
+    pub fn required(&self) -> usize {
         self.required
     }
 
     /// Takes in an answer; a later one of the same replica replaces it.
-    pub(super) fn answer(&mut self, replica: ServerId, sender: &Sender, answer: T) {
+    pub fn answer(&mut self, replica: ServerId, sender: &Sender, answer: T) {
         let (incarnation, voting) = (sender.incarnation, sender.voting);
         if let Some((_, slot)) = self.slots.iter_mut().find(|(server, _)| *server == replica) {
             *slot = Slot::Answered { incarnation, voting, answer };
@@ -42,7 +43,7 @@ impl<T> Tally<T> {
     }
 
     /// The replica will not answer. What it has answered stays.
-    pub(super) fn miss(&mut self, replica: ServerId) {
+    pub fn miss(&mut self, replica: ServerId) {
         let slot = self.slots.iter_mut().find(|(server, _)| *server == replica);
         if let Some((_, slot @ Slot::Waiting)) = slot {
             *slot = Slot::Missed;
@@ -50,7 +51,7 @@ impl<T> Tally<T> {
     }
 
     /// The answers that count: of voting replicas, in their latest known life.
-    pub(super) fn votes<'a>(
+    pub fn votes<'a>(
         &'a self,
         roster: &'a dyn Roster,
     ) -> impl Iterator<Item = (ServerId, &'a T)> + 'a {
@@ -65,22 +66,22 @@ impl<T> Tally<T> {
     }
 
     /// How many answers count.
-    pub(super) fn received(&self, roster: &dyn Roster) -> usize {
+    pub fn received(&self, roster: &dyn Roster) -> usize {
         self.votes(roster).count()
     }
 
     /// Enough answers count.
-    pub(super) fn is_met(&self, roster: &dyn Roster) -> bool {
+    pub fn is_met(&self, roster: &dyn Roster) -> bool {
         self.received(roster) >= self.required
     }
 
     /// Even if all that are waited for answer, it is not enough.
-    pub(super) fn is_hopeless(&self, roster: &dyn Roster) -> bool {
+    pub fn is_hopeless(&self, roster: &dyn Roster) -> bool {
         self.received(roster) + self.waiting().count() < self.required
     }
 
     /// Replicas that may still answer.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = ServerId> + '_ {
+    pub fn waiting(&self) -> impl Iterator<Item = ServerId> + '_ {
         self.slots
             .iter()
             .filter(|(_, slot)| matches!(slot, Slot::Waiting))
@@ -88,7 +89,7 @@ impl<T> Tally<T> {
     }
 
     /// Replicas that have not answered, whether they still may or not.
-    pub(super) fn silent(&self) -> impl Iterator<Item = ServerId> + '_ {
+    pub fn silent(&self) -> impl Iterator<Item = ServerId> + '_ {
         self.slots
             .iter()
             .filter(|(_, slot)| !matches!(slot, Slot::Answered { .. }))
@@ -96,7 +97,7 @@ impl<T> Tally<T> {
     }
 
     /// All answers, also those that do not count.
-    pub(super) fn answers(&self) -> impl Iterator<Item = (ServerId, &T)> + '_ {
+    pub fn answers(&self) -> impl Iterator<Item = (ServerId, &T)> + '_ {
         self.slots.iter().filter_map(|(server, slot)| match slot {
             Slot::Answered { answer, .. } => Some((*server, answer)),
             Slot::Waiting | Slot::Missed => None,

@@ -11,7 +11,7 @@
 //!
 //! Under writes the digests of a large range differ nearly always, for what is on its way to one of the two, and all its
 //! keys are gone through. So that clients hardly notice, one comparison runs at a time, one page at a time, and each page
-//! is followed by a rest four times as long as it took: on a busy cluster pages take long, and rests with them.
+//! is followed by a rest nine times as long as it took: on a busy cluster pages take long, and rests with them.
 //!
 //! What is left out: trees, which would find the few differing keys of a large range without going through all of
 //! its keys.
@@ -32,7 +32,7 @@ const PAGE_BYTES: usize = 256 << 10;
 /// Cells on their way from the one to the other at once.
 const WINDOW: usize = 8;
 /// How much longer the rest after a page is than the page took, and how long at most.
-const REST: (u32, Duration) = (4, Duration::from_millis(250));
+const REST: (u32, Duration) = (9, Duration::from_millis(500));
 /// A step without an answer for so long ends the comparison; the next round begins anew.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Comparisons that wait at most: a bound for many servers with many ranges.
