@@ -28,8 +28,9 @@ pub const SLICE: Duration = Duration::from_millis(100);
 /// Between attempts of a client to connect again.
 const RECONNECT: Duration = Duration::from_millis(20);
 
-/// Calls in flight when a store is filled.
+/// Calls in flight when a store is filled, and bytes of values in them.
 const FILL_CALLS: usize = 512;
+const FILL_BYTES: usize = 16 << 20;
 
 /// For how long a client tries to connect again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -322,7 +323,8 @@ impl<T: Target + 'static> Driver<T> {
     pub async fn fill(&mut self, progress: impl Fn(u64)) -> Result<Measured, String> {
         self.ascending.set(0);
         let (keys, clients) = (self.load.keys, self.load.clients.max(1));
-        let pipeline = self.load.pipeline.max(FILL_CALLS / clients);
+        let calls = FILL_CALLS.min(FILL_BYTES / self.load.value_length.max(1));
+        let pipeline = self.load.pipeline.max(calls / clients).max(1);
         let load = Load { reads: 0.0, choice: Choice::Ascending, pipeline, ..(*self.load).clone() };
         let usual = std::mem::replace(&mut self.load, Rc::new(load));
         let mut choosers = Vec::new();
@@ -438,4 +440,75 @@ fn take(run: &Run, checker: &RefCell<Checker>, load: &Load, pending: Pending, an
         (answer, _) => checker.odd(floor, &answer),
     }
     run.succeeded(write.is_some(), began, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::target::{Call, Connection, Found};
+    use super::*;
+
+    /// A store that takes its time over each call and holds nothing.
+    struct Slow;
+
+    const EACH: Duration = Duration::from_millis(10);
+
+    impl Target for Slow {
+        type Connection = Slow;
+
+        async fn connect(&self, _: usize) -> Result<Slow, String> {
+            Ok(Slow)
+        }
+    }
+
+    impl Connection for Slow {
+        fn send(&mut self, _: &Call<'_>) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn receive(&mut self) -> Result<Answer, String> {
+            tokio::time::sleep(EACH).await;
+            Ok(Answer::Got(None::<Found>))
+        }
+    }
+
+    /// A store that cannot keep up hides that from clients that wait for it, but not from calls that come whatever happens.
+    #[test]
+    fn a_call_that_had_to_wait_its_turn_counts_from_when_it_was_due() {
+        let load = Load {
+            clients: 1,
+            pipeline: 1,
+            reads: 1.0,
+            scan: None,
+            keys: 1,
+            choice: Choice::Uniform,
+            value_length: 16,
+            may_break: false,
+            seed: 1,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let measured = |until| {
+            let checker = Rc::new(RefCell::new(Checker::new(1, 16, true)));
+            let load = load.clone();
+            let run = async move {
+                let mut driver = Driver::connect(Rc::new(Slow), load, checker).await?;
+                driver.run(until, &[], |_| {}).await
+            };
+            match runtime.as_ref().map(|runtime| runtime.block_on(run)) {
+                Ok(Ok(measured)) => measured,
+                other => panic!("{other:?}"),
+            }
+        };
+        let closed = measured(Until::Elapsed(Duration::from_millis(300)));
+        // Three times as many calls as it can answer.
+        let open = measured(Until::Arrivals { rate: 300.0, length: Duration::from_millis(300) });
+        let p50 =
+            |measured: &Measured| Duration::from_micros(measured.reads.value_at_quantile(0.5));
+        assert!(
+            p50(&closed) >= EACH && p50(&open) >= 8 * EACH,
+            "{:?}, {:?}",
+            p50(&closed),
+            p50(&open)
+        );
+        assert!(open.operations > 60 && open.elapsed >= EACH * 60, "{open:?}");
+    }
 }

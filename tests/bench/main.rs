@@ -192,6 +192,85 @@ fn keys_placed_by_hash_are_balanced_and_blind_ranges_are_shown_as_they_are() {
     assert!(fullest(0) < 1.1 && fullest(1) < 1.01 && fullest(2) > 2.9, "{found}");
 }
 
+/// The JSON of a benchmark of a small cluster of its own.
+fn figures(args: &[&str]) -> serde_json::Value {
+    let folder = tempfile::tempdir().unwrap();
+    let own = ["--json", "--program", env!("CARGO_BIN_EXE_chord-server"), "--folder"];
+    let output = bench(&[args, &own, &[folder.path().to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{args:?}: {}", said(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{args:?} leaves something");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn calls_come_at_the_rate_that_was_asked_for() {
+    let rows = figures(&[
+        "latency",
+        "--rate",
+        "200,400",
+        "--clients",
+        "16",
+        "--seconds",
+        "1",
+        "--rounds",
+        "1",
+        "--keys",
+        "100",
+    ]);
+    for (row, rate) in rows.as_array().unwrap().iter().zip([200.0, 400.0]) {
+        let found = row["rate"]["median"].as_f64().unwrap();
+        assert!((rate * 0.7..rate * 1.3).contains(&found), "{row}");
+        assert!(row["latency"]["p99"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["syncs_per_write"].as_f64().unwrap() > 0.1, "{row}");
+    }
+}
+
+#[test]
+fn a_killed_server_comes_back_with_all_its_keys() {
+    let found = &figures(&["recovery", "--keys", "3000", "--rounds", "2"])[0];
+    assert_eq!(found["keys"], 3000);
+    assert!(found["data_bytes"].as_u64().unwrap() > 3000 * 116, "{found}");
+    assert!(found["first_seconds"].as_f64().unwrap() > 0.0, "{found}");
+    assert!(found["memory_per_key"].as_f64().unwrap() > 116.0, "{found}");
+}
+
+#[test]
+fn clients_go_on_without_a_killed_server_and_it_gets_what_it_has_missed() {
+    let outage = ["outage", "--clients", "6", "--seconds", "1", "--keys", "300"];
+    let found = figures(&outage);
+    let parts = found["parts"].as_array().unwrap();
+    assert!(parts.len() >= 4, "{found}");
+    for part in parts {
+        assert!(part["rate"].as_f64().unwrap() > 10.0, "{part}");
+    }
+    assert!(parts[1]["failed"].as_u64().unwrap() > 0, "its clients notice: {found}");
+    assert_eq!(parts[0]["failed"], 0);
+    assert!(found["hints"].as_u64().unwrap() > 0, "{found}");
+    let lost = figures(&[&outage[..], &["--lose-disk"]].concat());
+    assert!(lost["whole_seconds"].as_f64().unwrap() > 0.0, "{lost}");
+}
+
+#[test]
+fn scans_are_counted() {
+    let rows = figures(&[
+        "scan",
+        "--length",
+        "10,50",
+        "--clients",
+        "4",
+        "--seconds",
+        "0.5",
+        "--rounds",
+        "1",
+        "--keys",
+        "300",
+    ]);
+    for row in rows.as_array().unwrap() {
+        assert!(row["rate"]["median"].as_f64().unwrap() > 1.0, "{row}");
+        assert_eq!(row["writes"]["max"], 0, "{row}");
+    }
+}
+
 #[test]
 fn what_cannot_be_measured_is_said() {
     let refuses = |args: &[&str], words: &str| {
@@ -203,6 +282,8 @@ fn what_cannot_be_measured_is_said() {
     refuses(&["throughput", "--program", "nowhere"], "there is no nowhere");
     refuses(&["throughput", "--choice", "random"], "uniform, zipfian, latest or ascending");
     refuses(&["throughput", "--servers", "1"], "3 replicas need as many servers");
+    refuses(&["outage", "--servers", "1", "--replicas", "1"], "one server alone cannot be missed");
+    refuses(&["latency", "--rate", "0"], "give calls a second");
     // Nobody listens there.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

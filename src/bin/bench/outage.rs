@@ -52,12 +52,13 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
     if flags.json {
         print_json(&found)?;
     } else {
-        print(&found);
+        print(&found, flags.lose_disk);
     }
     judge(&[], &wrong)
 }
 
-fn print(found: &Outage) {
+/// `lost`: it had to get more than hints.
+fn print(found: &Outage, lost: bool) {
     let mut table = plain_table([
         "",
         "ops/s",
@@ -91,7 +92,7 @@ fn print(found: &Outage) {
     println!(
         "ready {ready_seconds:.2} s after its start; {} hints waited; it had everything after another {whole_seconds:.2} s{}",
         thousands(*hints as f64),
-        if *hints > 0 {
+        if *hints > 0 && !lost {
             format!(" ({} hints a second)", thousands(*hint_rate))
         } else {
             String::new()
