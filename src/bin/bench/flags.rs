@@ -9,7 +9,7 @@ use chord::bench::cluster::{Cluster, Shape};
 use chord::bench::keys::{Choice, MIN_VALUE};
 use chord::bench::load::Load;
 use chord::bench::progress::Progress;
-use chord::bench::report::{Row, thousands};
+use chord::bench::report::Row;
 use chord::model::Level;
 use chord::ring::Partitioner;
 use clap::Args;
@@ -151,10 +151,10 @@ impl One {
     /// In words.
     pub(crate) fn describe(&self, own: &Own) -> String {
         let reads = self.load(1, None).reads * 100.0;
-        let One { value_size, keys, level, servers, replicas, .. } = self;
-        let (keys, synced) = (thousands(*keys as f64), own.synced());
+        let One { value_size, level, servers, replicas, .. } = self;
+        let synced = own.synced();
         format!(
-            "{level}, {reads} % reads, {servers} servers, {replicas} copies, {synced}, {keys} keys, values of {value_size} B"
+            "{level}, {reads} % reads, {servers} servers, {replicas} copies, {synced}, values of {value_size} B"
         )
     }
 }

@@ -99,11 +99,7 @@ fn chart(flags: &Flags, rows: &[Row]) -> Chart {
     };
     Chart {
         title: "Latency of calls that come whatever happens".to_owned(),
-        subtitle: format!(
-            "{}; a latency counts from when its call was due; median of {} rounds, from least to greatest",
-            flags.one.describe(&flags.own),
-            flags.rounds,
-        ),
+        subtitle: format!("{}; median of {} rounds", flags.one.describe(&flags.own), flags.rounds,),
         unit: "milliseconds".to_owned(),
         digits: 2,
         series: ["p50", "p99", "p99.9"].map(str::to_owned).to_vec(),
