@@ -82,8 +82,8 @@ struct Gathered {
     segments: Vec<(u32, u32)>,
     /// Segments whose files go on behind the end they were sealed at: a crash came before they were cut there.
     overlong: Vec<(u32, u32)>,
-    /// Key files that sound segments lack: of which segment, how long, with which last position.
-    lacking: Vec<(KeyFileWriter, u32, u32, u64)>,
+    /// The key file that the segment read last lacks: of which segment, how long, with which last position.
+    lacking: Option<(KeyFileWriter, u32, u32, u64)>,
     /// Highest position seen anywhere.
     last: u64,
     /// A deliberate fault: see [`super::StorageFlaw::CutDamage`].
@@ -109,6 +109,7 @@ pub(super) fn open<D: Disk>(
         let next = found.get(position + 1).and_then(|next| next.header);
         if position + 1 < found.len() {
             read_sealed(disk, log, file, next, &mut gathered)?;
+            gathered.write_lacking(disk, log);
         }
     }
     let tail = match found.last() {
@@ -127,9 +128,7 @@ pub(super) fn open<D: Disk>(
     }
     retire_last(disk, log, &tail, &mut gathered)?;
     remove_orphans(disk, log, &names, &gathered)?;
-    for (keys, segment, length, last) in std::mem::take(&mut gathered.lacking) {
-        keys.write(disk, log, segment, length, last);
-    }
+    gathered.write_lacking(disk, log);
     let damaged = gathered.damaged.iter().map(|number| log.segment_file(*number)).collect();
     let segments = std::mem::take(&mut gathered.segments);
     let recovered = Recovered { keydir: gathered.wanted(), position, active, segments };
@@ -153,6 +152,7 @@ pub(super) fn look<D: Disk>(
         let next = found.get(position + 1).and_then(|next| next.header);
         if position + 1 < found.len() {
             read_sealed(disk, log, file, next, &mut gathered)?;
+            gathered.lacking = None;
         } else {
             let tail = read_last(disk, log, file, &mut gathered)?;
             if tail.torn {
@@ -357,7 +357,13 @@ impl Gathered {
         for (place, written) in records {
             keys.push(&KeyEntry::of(&written.record, *place));
         }
-        self.lacking.push((keys, segment, length, last));
+        self.lacking = Some((keys, segment, length, last));
+    }
+
+    fn write_lacking<D: Disk>(&mut self, disk: &mut D, log: Log) {
+        if let Some((keys, segment, length, last)) = self.lacking.take() {
+            keys.write(disk, log, segment, length, last);
+        }
     }
 
     /// Of two records of one cell the later one counts: the former may lie in a segment about to be removed.
