@@ -64,9 +64,9 @@ pub struct Outage {
     pub ready_seconds: f64,
     /// Seconds from its being ready to its having everything, as the others know.
     pub whole_seconds: f64,
-    /// Hints that waited for it when it was ready.
+    /// Hints that waited for it when it was started.
     pub hints: u64,
-    /// Hints delivered a second.
+    /// Hints delivered a second once it was ready; 0 if none was left by then: they start to arrive before it says that it is.
     pub hint_rate: f64,
 }
 
@@ -138,16 +138,17 @@ pub async fn outage(
     if *lose_disk {
         cluster.lose_disk(VICTIM)?;
     }
+    found.hints = looked_at(&addresses).await.0;
     let began = Instant::now();
     let starting = cluster.spawn(VICTIM)?;
     let pids = cluster.pids();
-    let (whole, first_hints) = (Cell::new(None), Cell::new(0));
+    let (whole, hints_left) = (Cell::new(None), Cell::new(0));
     let watch = async {
         while !starting.is_ready()? {
             tokio::time::sleep(LOOK).await;
         }
         let ready = Instant::now();
-        first_hints.set(looked_at(&addresses).await.0);
+        hints_left.set(looked_at(&addresses).await.0);
         while !looked_at(&addresses).await.1 {
             tokio::time::sleep(LOOK).await;
         }
@@ -168,8 +169,7 @@ pub async fn outage(
     if let Some((ready, lacking)) = whole.get() {
         found.ready_seconds = ready.as_secs_f64();
         found.whole_seconds = lacking.as_secs_f64();
-        found.hints = first_hints.get();
-        found.hint_rate = found.hints as f64 / found.whole_seconds.max(1e-3);
+        found.hint_rate = hints_left.get() as f64 / found.whole_seconds.max(1e-3);
     }
     let bar = progress.timed("all are there again", *part);
     let measured = driver.run(Until::Elapsed(*part), &cluster.pids(), |_| bar.tick()).await?;

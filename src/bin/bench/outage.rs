@@ -90,9 +90,9 @@ fn print(found: &Outage, lost: bool) {
     println!("{table}");
     let Outage { ready_seconds, whole_seconds, hints, hint_rate, .. } = found;
     println!(
-        "ready {ready_seconds:.2} s after its start; {} hints waited; it had everything after another {whole_seconds:.2} s{}",
+        "{} hints waited; ready {ready_seconds:.2} s after its start; it had everything after another {whole_seconds:.2} s{}",
         thousands(*hints as f64),
-        if *hints > 0 && !lost {
+        if *hint_rate > 0.0 && !lost {
             format!(" ({} hints a second)", thousands(*hint_rate))
         } else {
             String::new()
