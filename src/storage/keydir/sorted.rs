@@ -9,6 +9,10 @@ pub(super) const FULL: usize = if cfg!(test) { 8 } else { 64 };
 const SPARSE: usize = FULL / 4;
 /// By how many items a node's capacity grows.
 const STEP: usize = 8;
+/// Heads in a line of the processor's cache.
+const LINE: usize = 8;
+/// How many bytes of what all keys share are at hand.
+const AT_HAND: usize = 12;
 
 /// What has a key.
 pub(super) trait Keyed {
@@ -24,7 +28,9 @@ pub(super) trait Keyed {
 #[derive(Clone, Debug)]
 pub(super) struct Sorted<T> {
     /// Bytes that all keys begin with, but those that do not matter.
-    shared: usize,
+    shared: u32,
+    /// The first of these bytes, so that no key need be fetched to compare them.
+    start: [u8; AT_HAND],
     /// Of each item, in the same order; 0 where the key does not matter.
     heads: Vec<u64>,
     items: Vec<T>,
@@ -32,7 +38,7 @@ pub(super) struct Sorted<T> {
 
 impl<T> Default for Sorted<T> {
     fn default() -> Sorted<T> {
-        Sorted { shared: 0, heads: Vec::new(), items: Vec::new() }
+        Sorted { shared: 0, start: [0; AT_HAND], heads: Vec::new(), items: Vec::new() }
     }
 }
 
@@ -46,6 +52,17 @@ fn head(bytes: &[u8]) -> u64 {
             u64::from_be_bytes(first)
         }
     }
+}
+
+/// How many of these ascending heads are less. The search touches one head of each line and then one line: more comparisons
+/// than halving takes, but none of the first waits for another, and it is fetching the lines that takes time.
+fn less(heads: &[u64], head: u64) -> usize {
+    if heads.len() > 2 * FULL.max(64) {
+        return heads.partition_point(|other| *other < head);
+    }
+    let lines = heads.chunks_exact(LINE).filter(|line| line[LINE - 1] < head).count();
+    let rest = heads[lines * LINE..].iter().take(LINE);
+    lines * LINE + rest.filter(|other| **other < head).count()
 }
 
 /// Bytes with which both begin.
@@ -81,7 +98,7 @@ impl<T: Keyed> Sorted<T> {
     /// Where the key stands.
     pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
         // Whether the key begins with the shared bytes is seen when the whole key is compared.
-        let (first, alike) = self.alike(key.get(self.shared..)?);
+        let (first, alike) = self.alike(key.get(self.shared as usize..)?);
         alike.binary_search_by(|item| item.key().cmp(key)).ok().map(|at| first + at)
     }
 
@@ -93,15 +110,20 @@ impl<T: Keyed> Sorted<T> {
             Bound::Excluded(key) => (key, true),
         };
         let Some(first) = self.items.get(T::LEAST) else { return self.items.len() };
-        let length = key.len().min(self.shared);
-        match first.key()[..length].cmp(&key[..length]) {
+        let shared = self.shared as usize;
+        let length = key.len().min(shared);
+        let start = match self.start.get(..length) {
+            Some(start) => start,
+            None => &first.key()[..length],
+        };
+        match start.cmp(&key[..length]) {
             Ordering::Less => return self.items.len(),
             Ordering::Greater => return T::LEAST,
             // What all keys begin with goes on behind this key's end: they come after it.
-            Ordering::Equal if length < self.shared => return T::LEAST,
+            Ordering::Equal if length < shared => return T::LEAST,
             Ordering::Equal => {}
         }
-        let (first, alike) = self.alike(&key[self.shared..]);
+        let (first, alike) = self.alike(&key[shared..]);
         first + alike.partition_point(|item| item.key() < key || or_equal && item.key() == key)
     }
 
@@ -114,7 +136,7 @@ impl<T: Keyed> Sorted<T> {
     fn alike(&self, rest: &[u8]) -> (usize, &[T]) {
         let head = head(rest);
         let least = T::LEAST.min(self.heads.len());
-        let first = least + self.heads[least..].partition_point(|other| *other < head);
+        let first = least + less(&self.heads[least..], head);
         let count = self.heads[first..].iter().take_while(|other| **other == head).count();
         (first, &self.items[first..first + count])
     }
@@ -155,9 +177,9 @@ impl<T: Keyed> Sorted<T> {
         let key = item.key();
         let others = self.items.get(T::LEAST);
         let shared = others.map_or(key.len(), |first| common(first.key(), key));
-        let settles = shared < self.shared || others.is_none() || at < T::LEAST;
+        let settles = shared < self.shared as usize || others.is_none() || at < T::LEAST;
         if !settles {
-            self.heads.insert(at, head(&key[self.shared..]));
+            self.heads.insert(at, head(&key[self.shared as usize..]));
         }
         self.items.insert(at, item);
         if settles {
@@ -183,13 +205,15 @@ impl<T: Keyed> Sorted<T> {
     /// Finds out anew what all keys share.
     fn settle(&mut self) {
         let (least, rest) = self.items.split_at(T::LEAST.min(self.items.len()));
-        self.shared = match (rest.first(), rest.last()) {
-            (Some(first), Some(last)) => common(first.key(), last.key()),
-            (_, _) => 0,
+        let shared = match (rest.first(), rest.last()) {
+            (Some(first), Some(last)) => &first.key()[..common(first.key(), last.key())],
+            (_, _) => &[],
         };
+        self.shared = shared.len() as u32;
+        self.start.iter_mut().zip(shared).for_each(|(to, from)| *to = *from);
         self.heads.clear();
         self.heads.extend(least.iter().map(|_| 0));
-        self.heads.extend(rest.iter().map(|item| head(&item.key()[self.shared..])));
+        self.heads.extend(rest.iter().map(|item| head(&item.key()[shared.len()..])));
         self.items.shrink_to_fit();
         self.heads.shrink_to_fit();
     }
@@ -200,8 +224,11 @@ impl<T: Keyed> Sorted<T> {
         assert_eq!(self.items.len(), self.heads.len());
         let first = self.items.get(T::LEAST).map_or(&[][..], |first| first.key());
         for (item, head) in self.items.iter().zip(&self.heads).skip(T::LEAST) {
-            assert!(item.key().starts_with(&first[..self.shared]));
-            assert_eq!(*head, self::head(&item.key()[self.shared..]));
+            let shared = self.shared as usize;
+            assert!(item.key().starts_with(&first[..shared]));
+            let at_hand = shared.min(AT_HAND);
+            assert_eq!(self.start[..at_hand], first[..at_hand]);
+            assert_eq!(*head, self::head(&item.key()[shared..]));
         }
     }
 }
