@@ -213,7 +213,7 @@ impl Connection {
             }
             let reading = self.may_read();
             if reading {
-                self.input.reserve(READ_BYTES);
+                make_room(&mut self.input, READ_BYTES);
             }
             tokio::select! {
                 biased;
@@ -583,6 +583,14 @@ impl Connection {
         };
         // However it ends, the connection is closed.
         let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+    }
+}
+
+/// Room for a read, of so many bytes if a new buffer is needed. What is left of the old one is used up first: messages are slices
+/// of their buffer, and a new one for each read would be as many lines of memory that no cache knows.
+pub(super) fn make_room(input: &mut BytesMut, bytes: usize) {
+    if input.capacity() - input.len() < bytes / 8 {
+        input.reserve(bytes);
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::clock::Clock;
+use super::connection::make_room;
 use super::gate::{Gate, Refusal};
 use super::mail::Input;
 use super::random::Jitter;
@@ -351,7 +352,7 @@ impl Link {
                     return error.into();
                 }
             }
-            input.reserve(READ_BYTES);
+            make_room(&mut input, READ_BYTES);
             tokio::select! {
                 biased;
                 read = from.read_buf(&mut input) => {
