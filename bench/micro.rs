@@ -47,7 +47,7 @@ fn codec(criterion: &mut Criterion) {
         voting: true,
         position: 1000,
         session: 9,
-        known: vec![(ServerId(1), Incarnation(1)), (ServerId(2), Incarnation(1))],
+        known: [(ServerId(1), Incarnation(1)), (ServerId(2), Incarnation(1))].into_iter().collect(),
     };
     let server = ServerId(1);
     let got = ClientResponse::Get { cell: Some(cell(1)) };
@@ -272,7 +272,7 @@ fn tally(criterion: &mut Criterion) {
         voting: true,
         position: 1,
         session: 1,
-        known: vec![],
+        known: Default::default(),
     };
     criterion.bench_function("tally", |bencher| {
         bencher.iter(|| {

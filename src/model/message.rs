@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{
     Cell, Content, Epoch, FolderId, Incarnation, Key, Level, ServerId, Status, TopologyView,
@@ -442,7 +443,7 @@ pub struct Sender {
     /// As in its hello.
     pub session: u64,
     /// Incarnations it knows of the servers it shares ranges with; answers of older ones are to be discarded.
-    pub known: Vec<(ServerId, Incarnation)>,
+    pub known: SmallVec<[(ServerId, Incarnation); 4]>,
 }
 
 /// The answer itself.

@@ -13,6 +13,7 @@ mod id;
 mod key;
 mod level;
 mod message;
+mod pending;
 mod status;
 mod time;
 mod version;
@@ -25,6 +26,7 @@ pub use message::{
     ClientRequest, ClientResponse, Failure, Hello, InspectSource, Invalid, Join, PageEntry,
     PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender,
 };
+pub use pending::Pending;
 pub use status::{PeerStatus, Status, TopologyView, ViewRange, ViewServer};
 pub use time::{FAR_FUTURE, HybridClock, Instant, Now};
 pub use version::{NoVersion, Version};

@@ -15,17 +15,19 @@ use std::ops::Bound;
 use super::turn::{ReplyTo, Turn};
 use super::{Flaw, Urgency};
 use crate::model::{
-    Cell, Content, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read, Refusal, Sender,
-    Version,
+    Cell, Content, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending, Read, Refusal,
+    Sender, Version,
 };
-use crate::storage::{Admission, Completion, News, Place, Store, StoreStats, Ticket, Whereabouts};
+use crate::storage::{
+    Admission, Command, Completion, News, Place, Store, StoreStats, Ticket, Whereabouts,
+};
 
 /// Cells of this server.
 #[derive(Debug)]
 pub(super) struct Replica {
     store: Store,
     /// Who waits for which append.
-    appends: BTreeMap<Ticket, Vec<ReplyTo>>,
+    appends: Pending<Waiters>,
     /// What a load from disk is for, and how many bytes it takes.
     loads: BTreeMap<Ticket, (Load, usize)>,
     /// Bytes of all loads.
@@ -37,6 +39,15 @@ pub(super) struct Replica {
     next_page: u64,
     /// By position of the range in the topology.
     digests: Vec<Digest>,
+    /// Empty between uses; kept for its memory.
+    commands: Vec<Command>,
+}
+
+/// Nearly always there is but one.
+#[derive(Debug)]
+struct Waiters {
+    first: ReplyTo,
+    more: Vec<ReplyTo>,
 }
 
 #[derive(Debug)]
@@ -98,13 +109,14 @@ impl Replica {
         }
         Replica {
             store,
-            appends: BTreeMap::new(),
+            appends: Pending::default(),
             loads: BTreeMap::new(),
             loading: 0,
             waiting: VecDeque::new(),
             pages: BTreeMap::new(),
             next_page: 0,
             digests,
+            commands: Vec::new(),
         }
     }
 
@@ -198,9 +210,8 @@ impl Replica {
         sender: &dyn Fn(u64) -> Sender,
         completion: Completion,
     ) -> Vec<Report> {
-        let mut commands = Vec::new();
-        let news = self.store.complete(completion, &mut commands);
-        turn.out.storage(commands);
+        let news = self.store.complete(completion, &mut self.commands);
+        turn.out.storage(self.commands.drain(..));
         let sender = sender(self.store.position());
         let Some(news) = news else { return Vec::new() };
         let mut reports = Vec::from_iter(self.on_news(turn, &sender, news));
@@ -227,14 +238,14 @@ impl Replica {
                     }
                     digest.add(key.as_bytes(), now);
                 }
-                for to in self.appends.remove(&ticket).unwrap_or_default() {
+                for to in self.end_append(ticket) {
                     answer(turn, sender, to, PeerAnswer::Stored { current: now });
                 }
                 None
             }
             News::Rejected { ticket, .. } => {
                 turn.out.count("stores_rejected");
-                for to in self.appends.remove(&ticket).unwrap_or_default() {
+                for to in self.end_append(ticket) {
                     answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
                 }
                 None
@@ -252,6 +263,12 @@ impl Replica {
                 Some(Report::Damaged)
             }
         }
+    }
+
+    /// Who has waited for it.
+    fn end_append(&mut self, ticket: Ticket) -> impl Iterator<Item = ReplyTo> + use<> {
+        let waiters = self.appends.remove(ticket.0);
+        waiters.into_iter().flat_map(|Waiters { first, more }| [first].into_iter().chain(more))
     }
 
     fn begin_load(&mut self, ticket: Ticket, load: Load, place: Place) {
@@ -293,11 +310,10 @@ impl Replica {
                 return;
             }
             Some((_, Whereabouts::Disk(place))) => {
-                let mut commands = Vec::new();
-                if let Some(ticket) = self.store.load(key, &mut commands) {
+                if let Some(ticket) = self.store.load(key, &mut self.commands) {
                     self.begin_load(ticket, Load::Read(to), place);
                 }
-                turn.out.storage(commands);
+                turn.out.storage(self.commands.drain(..));
                 return;
             }
         };
@@ -314,9 +330,8 @@ impl Replica {
             answer(turn, sender, to, PeerAnswer::Stored { current });
             return;
         }
-        let mut commands = Vec::new();
-        let admission = self.store.put(key, cell, &mut commands);
-        turn.out.storage(commands);
+        let admission = self.store.put(key, cell, &mut self.commands);
+        turn.out.storage(self.commands.drain(..));
         match admission {
             Admission::Held { current } => {
                 answer(turn, sender, to, PeerAnswer::Stored { current });
@@ -326,7 +341,10 @@ impl Replica {
                     answer(turn, sender, to, PeerAnswer::Stored { current: cell.version });
                     return;
                 }
-                self.appends.entry(ticket).or_default().push(to);
+                match self.appends.get_mut(ticket.0) {
+                    Some(waiters) => waiters.more.push(to),
+                    None => self.appends.insert(ticket.0, Waiters { first: to, more: Vec::new() }),
+                }
             }
         }
     }
@@ -373,17 +391,16 @@ impl Replica {
         }
         let number = self.next_page;
         self.next_page += 1;
-        let mut commands = Vec::new();
         let mut missing = 0;
         for (position, place) in on_disk {
             // What was on disk a moment ago, in this same turn, still is.
-            let Some(ticket) = self.store.load(&entries[position].key, &mut commands) else {
+            let Some(ticket) = self.store.load(&entries[position].key, &mut self.commands) else {
                 continue;
             };
             self.begin_load(ticket, Load::PageEntry(number, position), place);
             missing += 1;
         }
-        turn.out.storage(commands);
+        turn.out.storage(self.commands.drain(..));
         self.pages.insert(number, Page { reader, entries, truncated, missing });
         None
     }

@@ -9,7 +9,7 @@ use super::rounds::ClockRounds;
 use super::{Config, Effect, Flaw, Notice, Urgency};
 use crate::model::{
     CallId, ClientResponse, Failure, HybridClock, Incarnation, Instant, Key, Now, PeerReply,
-    PeerRequest, RequestId, ServerId,
+    PeerRequest, Pending, RequestId, ServerId,
 };
 use crate::storage::Command;
 
@@ -116,7 +116,7 @@ pub(super) struct Outbox {
     me: ServerId,
     effects: Vec<Effect>,
     internal: VecDeque<Internal>,
-    open: BTreeMap<RequestId, Open>,
+    open: Pending<Open>,
     next_request: u64,
     counters: BTreeMap<&'static str, u64>,
     rounds: ClockRounds,
@@ -128,7 +128,7 @@ impl Outbox {
             me,
             effects: Vec::new(),
             internal: VecDeque::new(),
-            open: BTreeMap::new(),
+            open: Pending::default(),
             next_request: first_request,
             counters: BTreeMap::new(),
             rounds: ClockRounds::default(),
@@ -147,7 +147,7 @@ impl Outbox {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         if origin != Origin::Nobody {
-            self.open.insert(id, Open { to, origin, expires });
+            self.open.insert(id.0, Open { to, origin, expires });
         }
         if to == self.me {
             self.internal.push_back(Internal::Request(id, request));
@@ -224,10 +224,10 @@ impl Outbox {
 
     /// Whose request `id` was, if it was sent to `from` and is still waited for. A second reply finds nothing.
     pub(super) fn close(&mut self, from: ServerId, id: RequestId) -> Option<Origin> {
-        if self.open.get(&id).is_none_or(|open| open.to != from) {
+        if self.open.get(id.0).is_none_or(|open| open.to != from) {
             return None;
         }
-        let origin = self.open.remove(&id).map(|open| open.origin);
+        let origin = self.open.remove(id.0).map(|open| open.origin);
         if let Some(Origin::Clock(_)) = origin {
             self.rounds.on_answer(from);
         }
@@ -237,20 +237,19 @@ impl Outbox {
     /// The requests to `peer` that will get no answer any more.
     pub(super) fn close_all(&mut self, peer: ServerId) -> Vec<Origin> {
         let ids: Vec<_> =
-            self.open.iter().filter(|(_, open)| open.to == peer).map(|(id, _)| *id).collect();
+            self.open.iter().filter(|(_, open)| open.to == peer).map(|(id, _)| id).collect();
         let gathered = Origin::Clock(self.rounds.on_link_down(peer));
-        let open = ids.iter().filter_map(|id| self.open.remove(id)).map(|open| open.origin);
+        let open = ids.into_iter().filter_map(|id| self.open.remove(id)).map(|open| open.origin);
         open.chain([gathered]).collect()
     }
 
     /// Forgets requests that nobody is interested in any more. Their numbers ascend with time, so the oldest
     /// come first; one that waits longer keeps younger ones behind it a little longer, no more.
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some(entry) = self.open.first_entry() {
-            if entry.get().expires > now {
-                break;
-            }
-            entry.remove();
+        while let Some((id, open)) = self.open.first()
+            && open.expires <= now
+        {
+            self.open.remove(id);
         }
     }
 

@@ -9,7 +9,7 @@
 //! are long), or more than [`HIGH_WATER`] bytes that the other side does not take, or no room left in the budgets of
 //! `budget.rs`, nothing more is read from the socket, and TCP tells the sender.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ use super::mail::{Input, Outgoing, Route};
 use super::original::{self, Question, Translation};
 use super::stall::{Patience, Stall, WATCH};
 use super::throttle::Throttle;
-use crate::model::{Failure, ServerId};
+use crate::model::{Failure, Pending, ServerId};
 use crate::node::Event;
 use crate::wire::{
     Answer, Call, Detection, Foreign, Format, MAX_FRAME_LENGTH, MessageReader, Method, Sequence,
@@ -108,7 +108,7 @@ pub(crate) async fn serve(
         calls: VecDeque::new(),
         as_ready: false,
         first_call: 0,
-        requests: BTreeMap::new(),
+        requests: Pending::default(),
         next_request: 0,
         introduced: None,
         large: None,
@@ -179,8 +179,8 @@ struct Connection {
     as_ready: bool,
     /// The number of the first of them; wraps around.
     first_call: u32,
-    requests: BTreeMap<u32, Request>,
-    next_request: u32,
+    requests: Pending<Request>,
+    next_request: u64,
     /// Which server speaks here, once it has said so and was let in.
     introduced: Option<ServerId>,
     /// The share of a long message that is being read.
@@ -419,11 +419,11 @@ impl Connection {
             Ok(Call::Peer(request)) => match self.introduced {
                 Some(from) => {
                     let number = self.next_request;
-                    self.next_request = number.wrapping_add(1);
+                    self.next_request += 1;
                     let Slot { sequence, method, oneway, _share, .. } = slot;
                     let waiting = Request { sequence, method, oneway, since: self.looks, _share };
                     self.requests.insert(number, waiting);
-                    let id = Route { connection: self.number, slot: number }.into();
+                    let id = Route { connection: self.number, slot: number as u32 }.into();
                     return self.tell(Event::Request { from, id, request }.into()).await;
                 }
                 None => Err(Answer::Peer(Err("introduce yourself with peerHello first".into()))),
@@ -487,7 +487,8 @@ impl Connection {
             }
             Outgoing::Reply { slot, reply } => {
                 self.unsent.expect(weight_of_reply(&reply));
-                if let Some(request) = self.requests.remove(&slot)
+                let number = self.request_number(slot);
+                if let Some(request) = self.requests.remove(number)
                     && !request.oneway
                 {
                     self.encode(&request.method, request.sequence, &Answer::Peer(Ok(reply)));
@@ -499,6 +500,12 @@ impl Connection {
                 self.ending = true;
             }
         }
+    }
+
+    /// The number of a request whose last 32 bits these are: the greatest handed out.
+    fn request_number(&self, slot: u32) -> u64 {
+        let before = (self.next_request as u32).wrapping_sub(slot);
+        self.next_request.wrapping_sub(u64::from(before))
     }
 
     fn slot(&mut self, number: u32) -> Option<&mut Slot> {
@@ -542,7 +549,11 @@ impl Connection {
     fn has_stalled(&mut self, reading: bool) -> bool {
         self.looks = self.looks.wrapping_add(1);
         let now = self.looks;
-        self.requests.retain(|_, request| now.wrapping_sub(request.since) <= FORGET_AFTER);
+        while let Some((number, request)) = self.requests.first()
+            && now.wrapping_sub(request.since) > FORGET_AFTER
+        {
+            self.requests.remove(number);
+        }
         // Half a long message keeps others from sending theirs, if there is no more room.
         let is_in_the_way = self.large.is_some()
             && self.introduced.is_none()

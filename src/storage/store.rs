@@ -10,7 +10,7 @@ use std::ops::Bound;
 use super::compaction::Compaction;
 use super::keydir::{Held, Holding, Keydir, Put};
 use super::{AppendError, Command, Completion, LoadError, Log, Place, Record, StorageFlaw, Ticket};
-use crate::model::{Cell, Content, Key, Version};
+use crate::model::{Cell, Content, Key, Pending, Version};
 
 /// What a store does with a cell it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ pub struct Store {
     pub(super) options: StoreOptions,
     pub(super) keydir: Keydir,
     /// Appends under way.
-    appends: BTreeMap<Ticket, Append>,
+    appends: Pending<Append>,
     /// Of several appends for a key, the newest cell's.
     newest: BTreeMap<Key, Ticket>,
     loads: BTreeMap<Ticket, (Key, Version)>,
@@ -176,7 +176,7 @@ impl Store {
             log,
             options,
             keydir,
-            appends: BTreeMap::new(),
+            appends: Pending::default(),
             newest: BTreeMap::new(),
             loads: BTreeMap::new(),
             next_ticket: 0,
@@ -203,7 +203,7 @@ impl Store {
     /// Takes in a cell. Only if it is newer than everything held or pending is anything appended.
     pub fn put(&mut self, key: &Key, cell: &Cell, commands: &mut Vec<Command>) -> Admission {
         let pending =
-            self.newest.get(key).and_then(|ticket| Some((*ticket, self.appends.get(ticket)?)));
+            self.newest.get(key).and_then(|ticket| Some((*ticket, self.appends.get(ticket.0)?)));
         if let Some((ticket, Append { purpose: Purpose::Admitted(newest), .. })) = pending {
             if !cell.supersedes(newest) {
                 return Admission::Pending(ticket);
@@ -230,7 +230,7 @@ impl Store {
 
     /// The newest cell of a key that is appended and not durable yet: for deliberate faults alone.
     pub(crate) fn pending(&self, key: &Key) -> Option<&Cell> {
-        match &self.appends.get(self.newest.get(key)?)?.purpose {
+        match &self.appends.get(self.newest.get(key)?.0)?.purpose {
             Purpose::Admitted(cell) => Some(cell),
             Purpose::Moved { .. } | Purpose::Erasure | Purpose::Cancelled => None,
         }
@@ -257,7 +257,7 @@ impl Store {
             found = true;
         }
         if let Some(ticket) = self.newest.get(key).copied()
-            && let Some(append) = self.appends.get_mut(&ticket)
+            && let Some(append) = self.appends.get_mut(ticket.0)
             && let Purpose::Admitted(cell) = &append.purpose
             && cell.version <= up_to
         {
@@ -344,7 +344,7 @@ impl Store {
         commands: &mut Vec<Command>,
     ) -> Ticket {
         let ticket = self.allot();
-        self.appends.insert(ticket, Append { key, purpose });
+        self.appends.insert(ticket.0, Append { key, purpose });
         commands.push(Command::Append { log: self.log, ticket, record });
         ticket
     }
@@ -355,7 +355,7 @@ impl Store {
         result: Result<Place, AppendError>,
         commands: &mut Vec<Command>,
     ) -> Option<News> {
-        let Append { key, purpose } = self.appends.remove(&ticket)?;
+        let Append { key, purpose } = self.appends.remove(ticket.0)?;
         if let Ok(place) = result {
             let segment = self.segments.entry(place.segment).or_default();
             segment.size = segment.size.max(place.offset + place.length);

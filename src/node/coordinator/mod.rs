@@ -37,8 +37,10 @@ mod write;
 
 pub use tally::Tally;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use self::read::Read;
 use self::scan::Scan;
@@ -48,7 +50,7 @@ use super::Config;
 use super::turn::{OperationId, Roster, Turn};
 use crate::model::{
     CallId, Cell, Content, Epoch, FAR_FUTURE, Failure, Instant, Invalid, Key, Level, PeerReply,
-    PreparedPut, ServerId, Version,
+    Pending, PreparedPut, ServerId, Version,
 };
 
 /// Where a key lies and who keeps it.
@@ -59,7 +61,7 @@ pub(super) struct Place {
     /// Of its range.
     pub(super) epoch: Epoch,
     /// In order of preference.
-    pub(super) replicas: Vec<ServerId>,
+    pub(super) replicas: SmallVec<[ServerId; 8]>,
     /// Where its range ends, exclusive.
     pub(super) end: Option<Key>,
 }
@@ -67,7 +69,8 @@ pub(super) struct Place {
 impl Place {
     fn of(config: &Config, key: Key) -> Place {
         let range = config.topology.range_of(&key);
-        let (epoch, replicas, end) = (range.epoch, range.replicas.clone(), range.end.clone());
+        let (epoch, replicas, end) =
+            (range.epoch, SmallVec::from_slice(&range.replicas), range.end.clone());
         Place { key, epoch, replicas, end }
     }
 
@@ -95,7 +98,7 @@ enum Operation {
 /// All operations of clients in flight.
 #[derive(Debug, Default)]
 pub(super) struct Coordinator {
-    operations: BTreeMap<OperationId, (Instant, Operation)>,
+    operations: Pending<(Instant, Operation)>,
     /// The moments at which operations want to be looked at; the same as in `operations`.
     deadlines: BTreeSet<(Instant, OperationId)>,
     /// Operations whose client still waits.
@@ -335,7 +338,7 @@ impl Coordinator {
         operation: Operation,
     ) -> Option<Missed> {
         self.unanswered += 1;
-        self.operations.insert(id, (at, operation));
+        self.operations.insert(id.0, (at, operation));
         self.deadlines.insert((at, id));
         self.settle(turn, id, false)
     }
@@ -347,7 +350,7 @@ impl Coordinator {
         id: OperationId,
         act: impl FnOnce(&mut Operation, &mut Turn<'_>),
     ) -> Option<Missed> {
-        let (_, operation) = self.operations.get_mut(&id)?;
+        let (_, operation) = self.operations.get_mut(id.0)?;
         let was_answered = operation.is_answered();
         act(operation, turn);
         self.settle(turn, id, was_answered)
@@ -359,7 +362,7 @@ impl Coordinator {
         id: OperationId,
         was_answered: bool,
     ) -> Option<Missed> {
-        let (at, operation) = self.operations.get_mut(&id)?;
+        let (at, operation) = self.operations.get_mut(id.0)?;
         if operation.is_answered() && !was_answered {
             self.unanswered -= 1;
             if let Operation::Read(read) = operation
@@ -375,7 +378,7 @@ impl Coordinator {
         if let Operation::Write(write) = operation {
             if write.awaits_clock() {
                 self.clock_waiters.insert(id);
-            } else {
+            } else if !self.clock_waiters.is_empty() {
                 self.clock_waiters.remove(&id);
             }
         }
@@ -391,9 +394,11 @@ impl Coordinator {
     }
 
     fn end(&mut self, me: ServerId, id: OperationId) -> Option<Missed> {
-        let (at, operation) = self.operations.remove(&id)?;
+        let (at, operation) = self.operations.remove(id.0)?;
         self.deadlines.remove(&(at, id));
-        self.clock_waiters.remove(&id);
+        if !self.clock_waiters.is_empty() {
+            self.clock_waiters.remove(&id);
+        }
         match operation {
             Operation::Write(write) => write.end(me),
             Operation::Read(_) | Operation::Scan(_) => None,

@@ -1,6 +1,8 @@
 //! Counting towards a level. No waiting in here, and no meaning: who has answered, in which life, and whether
 //! that is enough.
 
+use smallvec::SmallVec;
+
 use super::super::turn::Roster;
 use crate::model::{Incarnation, Sender, ServerId};
 
@@ -18,7 +20,7 @@ enum Slot<T> {
 /// The answers of one round, one slot a replica: a replica counts once, however often it answers.
 #[derive(Clone, Debug)]
 pub struct Tally<T> {
-    slots: Vec<(ServerId, Slot<T>)>,
+    slots: SmallVec<[(ServerId, Slot<T>); 3]>,
     required: usize,
 }
 
