@@ -108,6 +108,9 @@ pub enum OpenError {
 
 /// Bytes reserved ahead in a segment, at least and at most.
 const RESERVE: (u64, u64) = (64 << 10, 8 << 20);
+/// Bytes of zeros written out ahead, and the unit of the medium that they end at.
+const BLANK: u64 = 64 << 10;
+const PAGE: u64 = 4 << 10;
 
 /// One log as it is written to.
 #[derive(Debug)]
@@ -119,6 +122,8 @@ struct Writer {
     length: u32,
     /// Up to where its file has space, zeros behind the last record; or up to where there is no use in asking for more.
     reserved: u64,
+    /// Up to where that space has been written to, if only with zeros; or up to where there is no use in doing so.
+    blank: u64,
     /// Position of the next record.
     next: u64,
     /// Highest position that is synced.
@@ -382,6 +387,7 @@ impl Writer {
             segment: recovered.active,
             length,
             reserved: u64::from(length),
+            blank: u64::from(length),
             next: recovered.position + 1,
             synced: recovered.position,
             dirty: false,
@@ -417,10 +423,13 @@ impl Writer {
             return Ok(());
         }
         let file = self.log.segment_file(self.segment);
+        let length = self.buffer.len() as u32;
         self.reserve(disk, &file, limit);
+        if sync == SyncPolicy::Always {
+            self.blank();
+        }
         let batch = std::mem::take(&mut self.batch);
         let written = disk.write(&file, u64::from(self.length), &self.buffer);
-        let length = self.buffer.len() as u32;
         self.buffer.clear();
         // A burst of large values must not keep its memory for ever.
         self.buffer.shrink_to(1 << 20);
@@ -428,6 +437,7 @@ impl Writer {
             // Half a record must not stand before what is appended next.
             disk.truncate(&file, u64::from(self.length)).map_err(Broken::at(&file))?;
             self.reserved = u64::from(self.length);
+            self.blank = self.reserved;
             let why = if is_full(&error) { AppendError::Full } else { AppendError::Write };
             let failed = batch.into_iter().map(|(ticket, _, _)| self.completion(ticket, Err(why)));
             completions.extend(failed);
@@ -447,7 +457,7 @@ impl Writer {
     }
 
     /// Takes space ahead of the records, more the longer the segment already is: a sync then has no new length and no new
-    /// blocks to make durable, which is most of what it costs. Without space the write will tell.
+    /// blocks to make durable. Without space the write will tell.
     fn reserve<D: Disk>(&mut self, disk: &mut D, file: &str, limit: u32) {
         let needed = u64::from(self.length) + self.buffer.len() as u64;
         if needed <= self.reserved {
@@ -456,7 +466,26 @@ impl Writer {
         let ahead = u64::from(self.length).clamp(RESERVE.0, RESERVE.1);
         self.reserved = (needed + ahead).min(needed.max(u64::from(limit)));
         // Not tried again before that much is written.
-        let _ = disk.reserve(file, self.reserved);
+        if disk.reserve(file, self.reserved).is_err() {
+            self.blank = self.reserved;
+        }
+    }
+
+    /// Lets zeros follow the records into space that was never written to: a file system notes where a file has been written,
+    /// and makes that note durable with the first sync after it. So one sync in many pays for it instead of most; batches
+    /// longer than that pay for it once anyway.
+    fn blank(&mut self) {
+        let needed = u64::from(self.length) + self.buffer.len() as u64;
+        if needed <= self.blank {
+            return;
+        }
+        self.blank = needed;
+        if self.buffer.len() as u64 <= BLANK {
+            let end = ((needed + BLANK) / PAGE * PAGE).min(self.reserved);
+            let zeros = end.saturating_sub(needed);
+            self.buffer.resize(self.buffer.len() + zeros as usize, 0);
+            self.blank += zeros;
+        }
     }
 
     fn completion(&self, ticket: Ticket, result: Result<Place, AppendError>) -> Completion {
@@ -506,6 +535,7 @@ impl Writer {
         let _ = disk.truncate(&self.log.segment_file(segment), u64::from(length));
         (self.segment, self.length) = (header.segment, HEADER as u32);
         self.reserved = HEADER as u64;
+        self.blank = self.reserved;
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ pub struct MemoryDisk {
     power_for: Option<u64>,
     operations: u64,
     syncs: u64,
+    fresh_writes: u64,
     sync_fails: bool,
     /// A file that cannot be read.
     unreadable: Option<String>,
@@ -39,6 +40,8 @@ struct File {
     durable: Vec<u8>,
     /// Writes since the last sync, oldest first.
     writes: Vec<Write>,
+    /// Up to where it was ever written to.
+    touched: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -225,6 +228,11 @@ impl MemoryDisk {
         self.syncs
     }
 
+    /// Writes that went beyond all before them in their file: what a file system takes note of.
+    pub fn fresh_writes(&self) -> u64 {
+        self.fresh_writes
+    }
+
     /// Turns one bit of a file around, at rest. False if there is no such byte.
     pub fn flip(&mut self, name: &str, offset: usize, bit: u8) -> bool {
         let Some(file) = self.names.get(name).and_then(|file| self.files.get_mut(file)) else {
@@ -313,7 +321,11 @@ impl Disk for MemoryDisk {
         let fitting = bytes.len() - growth.saturating_sub(room).min(bytes.len() as u64) as usize;
         let piece = bytes[..fitting].to_vec();
         write_at(&mut file.bytes, offset as usize, &piece);
+        let end = offset as usize + fitting;
+        let is_fresh = end > file.touched;
+        file.touched = file.touched.max(end);
         file.writes.push(Write::Bytes(offset as usize, piece));
+        self.fresh_writes += u64::from(is_fresh);
         if fitting < bytes.len() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
         }

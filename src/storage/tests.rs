@@ -241,6 +241,21 @@ fn filled(records: i64) -> MemoryDisk {
     folder.engine.into_disk()
 }
 
+#[test]
+fn few_writes_go_where_nothing_was_ever_written() {
+    let options = EngineOptions { segment_bytes: 1 << 20, ..options() };
+    let (mut engine, opened) = Engine::open(MemoryDisk::new(), options).unwrap();
+    let mut cells = Store::new(Log::Cells, store_options(), opened.cells);
+    let before = engine.disk_mut().fresh_writes();
+    for time in 1..=2_000 {
+        let mut commands = Vec::new();
+        cells.put(&key(time as u64), &cell(time, false), &mut commands);
+        engine.execute(commands, &mut Vec::new());
+    }
+    let (syncs, fresh) = (engine.disk_mut().syncs(), engine.disk_mut().fresh_writes() - before);
+    assert!(syncs >= 2_000 && fresh < 20, "{fresh} of {syncs}");
+}
+
 /// The active segment's name: the last one.
 fn last_segment(disk: &MemoryDisk) -> (String, u64) {
     disk.files()
