@@ -197,11 +197,18 @@ struct Connection {
 impl Connection {
     async fn run(mut self, mut stream: TcpStream, mut answers: mpsc::UnboundedReceiver<Outgoing>) {
         let (mut from, mut to) = stream.split();
-        let mut ready = Vec::new();
+        let (mut come, mut ready) = (Vec::new(), VecDeque::new());
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         watch.reset();
         loop {
+            // The rest are encoded once these have left: until then a long value is shared, not copied.
+            while self.output.len() < HIGH_WATER
+                && let Some(outgoing) = ready.pop_front()
+            {
+                self.settle(outgoing);
+            }
+            self.flush_calls();
             match self.take_in().await {
                 Ok(None) => {}
                 Ok(Some(foreign)) => return self.send_away(foreign, stream).await,
@@ -217,15 +224,12 @@ impl Connection {
             }
             tokio::select! {
                 biased;
-                count = answers.recv_many(&mut ready, MAX_ANSWERS) => {
+                count = answers.recv_many(&mut come, MAX_ANSWERS), if ready.is_empty() => {
                     // None: the node's task is gone, and with it the server.
                     if count == 0 {
                         return;
                     }
-                    for outgoing in ready.drain(..) {
-                        self.settle(outgoing);
-                    }
-                    self.flush_calls();
+                    ready.extend(come.drain(..));
                 }
                 written = to.write_buf(&mut self.output), if !self.output.is_empty() => {
                     match written {
@@ -512,9 +516,10 @@ impl Connection {
         self.calls.get_mut(number.wrapping_sub(self.first_call) as usize)
     }
 
-    /// Encodes the answers that are next in order, and forgets the calls whose answers have left.
+    /// Encodes the answers that are next in order, as far as there is room, and forgets their calls.
     fn flush_calls(&mut self) {
-        while self.calls.front().is_some_and(|slot| !matches!(slot.state, State::Waiting))
+        while self.output.len() < HIGH_WATER
+            && self.calls.front().is_some_and(|slot| !matches!(slot.state, State::Waiting))
             && let Some(slot) = self.calls.pop_front()
         {
             self.first_call = self.first_call.wrapping_add(1);

@@ -140,7 +140,7 @@ impl Links {
             queue,
             queued: Arc::clone(&bytes),
             now: Arc::clone(&now),
-            held: None,
+            taken: VecDeque::new(),
             jitter: Jitter::new(self.seed ^ u64::from(to.0)),
             troubles: Throttle::new(self.clock, SAME_TROUBLE),
             last_trouble: String::new(),
@@ -194,12 +194,12 @@ struct Link {
     /// Weak, so that the node's task ends when connections and listener have.
     inputs: mpsc::WeakSender<Input>,
     queue: mpsc::Receiver<Parcel>,
-    /// Bytes in `queue`.
+    /// Bytes in `queue` and `taken`.
     queued: Arc<AtomicUsize>,
     /// Ends a pause between two attempts.
     now: Arc<Notify>,
-    /// The request that a link on demand was made for.
-    held: Option<Parcel>,
+    /// Taken from the queue and not encoded: more than there is room for, or what a link on demand was made for.
+    taken: VecDeque<Parcel>,
     jitter: Jitter,
     troubles: Throttle,
     last_trouble: String,
@@ -218,9 +218,9 @@ impl Link {
     async fn keep(mut self) {
         let mut pause = BACK_OFF.0;
         loop {
-            if !self.always && self.held.is_none() {
+            if !self.always && self.taken.is_empty() {
                 match self.queue.recv().await {
-                    Some(parcel) => self.held = Some(parcel),
+                    Some(parcel) => self.taken.push_back(parcel),
                     None => return,
                 }
             }
@@ -282,11 +282,8 @@ impl Link {
 
     /// Drops what is queued. Whether there was anything.
     fn forget(&mut self) -> bool {
-        let mut any = self.held.take().is_some_and(|parcel| {
-            self.queued.fetch_sub(parcel.bytes, Ordering::Relaxed);
-            true
-        });
-        while let Ok(parcel) = self.queue.try_recv() {
+        let mut any = false;
+        while let Some(parcel) = self.taken.pop_front().or_else(|| self.queue.try_recv().ok()) {
             self.queued.fetch_sub(parcel.bytes, Ordering::Relaxed);
             any = true;
         }
@@ -337,14 +334,16 @@ impl Link {
         let Session { mut stream, mut input, mut reader, .. } = session;
         let (mut from, mut to) = stream.split();
         let mut output = BytesMut::new();
-        let mut parcels = Vec::with_capacity(MAX_PARCELS);
+        let mut come = Vec::with_capacity(MAX_PARCELS);
         let mut unanswered = Unanswered::default();
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = 0;
-        parcels.extend(self.held.take());
         loop {
-            for Parcel { id, request, bytes } in parcels.drain(..) {
+            // The rest are encoded once these have left: until then a long value is shared, not copied.
+            while output.len() < HIGH_WATER
+                && let Some(Parcel { id, request, bytes }) = self.taken.pop_front()
+            {
                 self.queued.fetch_sub(bytes, Ordering::Relaxed);
                 let sequence = unanswered.push(id);
                 let call = Call::Peer(request);
@@ -367,12 +366,11 @@ impl Link {
                         return trouble;
                     }
                 }
-                count = self.queue.recv_many(&mut parcels, MAX_PARCELS),
-                    if output.len() < HIGH_WATER =>
-                {
+                count = self.queue.recv_many(&mut come, MAX_PARCELS), if self.taken.is_empty() => {
                     if count == 0 {
                         return Trouble::Ended;
                     }
+                    self.taken.extend(come.drain(..));
                 }
                 written = to.write_buf(&mut output), if !output.is_empty() => match written {
                     Ok(0) => return Trouble::Closed,
