@@ -29,7 +29,7 @@ use super::mail::{Input, Outgoing, Route};
 use super::original::{self, Question, Translation};
 use super::stall::{Patience, Stall, WATCH};
 use super::throttle::Throttle;
-use crate::model::{Failure, Pending, ServerId};
+use crate::model::{Failure, PeerReply, Pending, ServerId};
 use crate::node::Event;
 use crate::wire::{
     Answer, Call, Detection, Foreign, Format, MAX_FRAME_LENGTH, MessageReader, Method, Sequence,
@@ -110,6 +110,7 @@ pub(crate) async fn serve(
         first_call: 0,
         requests: Pending::default(),
         next_request: 0,
+        replies: VecDeque::new(),
         introduced: None,
         large: None,
         waiting: None,
@@ -181,6 +182,8 @@ struct Connection {
     first_call: u32,
     requests: Pending<Request>,
     next_request: u64,
+    /// What they are answered, not encoded yet.
+    replies: VecDeque<(u32, PeerReply)>,
     /// Which server speaks here, once it has said so and was let in.
     introduced: Option<ServerId>,
     /// The share of a long message that is being read.
@@ -197,17 +200,12 @@ struct Connection {
 impl Connection {
     async fn run(mut self, mut stream: TcpStream, mut answers: mpsc::UnboundedReceiver<Outgoing>) {
         let (mut from, mut to) = stream.split();
-        let (mut come, mut ready) = (Vec::new(), VecDeque::new());
+        let mut ready = Vec::new();
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         watch.reset();
         loop {
-            // The rest are encoded once these have left: until then a long value is shared, not copied.
-            while self.output.len() < HIGH_WATER
-                && let Some(outgoing) = ready.pop_front()
-            {
-                self.settle(outgoing);
-            }
+            self.flush_replies();
             self.flush_calls();
             match self.take_in().await {
                 Ok(None) => {}
@@ -224,12 +222,14 @@ impl Connection {
             }
             tokio::select! {
                 biased;
-                count = answers.recv_many(&mut come, MAX_ANSWERS), if ready.is_empty() => {
+                count = answers.recv_many(&mut ready, MAX_ANSWERS), if self.replies.is_empty() => {
                     // None: the node's task is gone, and with it the server.
                     if count == 0 {
                         return;
                     }
-                    ready.extend(come.drain(..));
+                    for outgoing in ready.drain(..) {
+                        self.settle(outgoing);
+                    }
                 }
                 written = to.write_buf(&mut self.output), if !self.output.is_empty() => {
                     match written {
@@ -491,12 +491,7 @@ impl Connection {
             }
             Outgoing::Reply { slot, reply } => {
                 self.unsent.expect(weight_of_reply(&reply));
-                let number = self.request_number(slot);
-                if let Some(request) = self.requests.remove(number)
-                    && !request.oneway
-                {
-                    self.encode(&request.method, request.sequence, &Answer::Peer(Ok(reply)));
-                }
+                self.replies.push_back((slot, reply));
             }
             Outgoing::Finish => {
                 self.input.clear();
@@ -514,6 +509,20 @@ impl Connection {
 
     fn slot(&mut self, number: u32) -> Option<&mut Slot> {
         self.calls.get_mut(number.wrapping_sub(self.first_call) as usize)
+    }
+
+    /// Encodes replies to a peer, as far as there is room: until then long values are shared with the store, not copied.
+    fn flush_replies(&mut self) {
+        while self.output.len() < HIGH_WATER
+            && let Some((slot, reply)) = self.replies.pop_front()
+        {
+            let number = self.request_number(slot);
+            if let Some(request) = self.requests.remove(number)
+                && !request.oneway
+            {
+                self.encode(&request.method, request.sequence, &Answer::Peer(Ok(reply)));
+            }
+        }
     }
 
     /// Encodes the answers that are next in order, as far as there is room, and forgets their calls.
