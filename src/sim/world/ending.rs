@@ -44,14 +44,11 @@ impl World {
         operations.chain(finals).map(|entry| entry.to_json() + "\n").collect()
     }
 
-    fn contents(&mut self, server: ServerId) -> Vec<(Key, Cell)> {
+    fn contents(&mut self, server: ServerId) -> Result<Vec<(Key, Cell)>, String> {
         let (source, from) = (InspectSource::Cells, Key::bound(""));
         match self.ask(server, ClientRequest::Inspect { source, from, limit: 1_000 }) {
-            Ok(ClientResponse::Inspected { entries, .. }) => entries,
-            other => {
-                self.broken.push(format!("server {server} cannot be inspected: {other:?}"));
-                Vec::new()
-            }
+            Ok(ClientResponse::Inspected { entries, .. }) => Ok(entries),
+            other => Err(format!("server {server} cannot be inspected: {other:?}")),
         }
     }
 
@@ -67,7 +64,18 @@ impl World {
 
     fn all_contents(&mut self) -> BTreeMap<ServerId, Vec<(Key, Cell)>> {
         let ids: Vec<_> = self.servers.keys().copied().collect();
-        ids.into_iter().map(|id| (id, self.contents(id))).collect()
+        let mut all = BTreeMap::new();
+        for id in ids {
+            let contents = self.contents(id);
+            all.insert(
+                id,
+                contents.unwrap_or_else(|why| {
+                    self.broken.push(why);
+                    Vec::new()
+                }),
+            );
+        }
+        all
     }
 
     fn all_statuses(&mut self) -> BTreeMap<ServerId, Status> {
@@ -103,7 +111,13 @@ impl World {
         if !quiet {
             return false;
         }
-        let contents = self.all_contents();
+        let ids: Vec<_> = self.servers.keys().copied().collect();
+        let mut contents = BTreeMap::new();
+        for id in ids {
+            // An inspection that meets a turned bit is given up, and the server is rebuilt.
+            let Ok(held) = self.contents(id) else { return false };
+            contents.insert(id, held);
+        }
         self.workload.keys().iter().all(|key| {
             let replicas = &self.topology.range_of(key).replicas;
             let held = |replica: &ServerId| {
@@ -113,30 +127,43 @@ impl World {
         })
     }
 
+    /// Whether a server has noticed only now that its log was damaged, and is to be rebuilt. Writing at the end may lead to a
+    /// record that nobody had read since a bit of it turned.
+    fn is_mended(&mut self) -> bool {
+        self.broken.is_empty() && self.all_statuses().values().any(|status| !status.voting)
+    }
+
     /// Now that all is well, a write must succeed.
     pub(super) fn write_everything(&mut self, ids: &[ServerId]) {
         for key in self.workload.keys().to_vec() {
             for id in ids {
-                let start = self.now;
-                let (value, request) = self.workload.last_put(&key);
-                let outcome = match self.ask(*id, request) {
-                    Ok(ClientResponse::Put { version, .. }) => Outcome::Done(version),
-                    other => {
-                        if self.broken.is_empty() {
-                            let what =
-                                format!("{key} cannot be written at {id} at the end: {other:?}");
-                            self.broken.push(what);
-                        }
-                        Outcome::Unknown
-                    }
-                };
-                let (key, end) = (key.clone(), self.now);
-                let (client, server, level, kind) =
-                    (NOBODY, *id, Level::Quorum, Kind::Write(value));
-                let operation = Operation { client, server, level, key, kind, start, end, outcome };
-                self.workload.operations.push(operation);
+                let mut written = self.write(&key, *id);
+                if written.is_err() && self.is_mended() {
+                    self.settle();
+                    written = self.write(&key, *id);
+                }
+                if let Err(why) = written
+                    && self.broken.is_empty()
+                {
+                    self.broken.push(format!("{key} cannot be written at {id} at the end: {why}"));
+                }
             }
         }
+    }
+
+    fn write(&mut self, key: &Key, server: ServerId) -> Result<(), String> {
+        let start = self.now;
+        let (value, request) = self.workload.last_put(key);
+        let answer = self.ask(server, request);
+        let (outcome, written) = match answer {
+            Ok(ClientResponse::Put { version, .. }) => (Outcome::Done(version), Ok(())),
+            other => (Outcome::Unknown, Err(format!("{other:?}"))),
+        };
+        let (client, level, kind) = (NOBODY, Level::Quorum, Kind::Write(value));
+        let (key, end) = (key.clone(), self.now);
+        let operation = Operation { client, server, level, key, kind, start, end, outcome };
+        self.workload.operations.push(operation);
+        written
     }
 
     /// Every key, through every server: what was acknowledged must be there.
