@@ -129,7 +129,7 @@ impl World {
 
     /// Whether a server has noticed only now that its log was damaged, and is to be rebuilt. Writing at the end may lead to a
     /// record that nobody had read since a bit of it turned.
-    fn is_mended(&mut self) -> bool {
+    fn is_being_mended(&mut self) -> bool {
         self.broken.is_empty() && self.all_statuses().values().any(|status| !status.voting)
     }
 
@@ -138,7 +138,7 @@ impl World {
         for key in self.workload.keys().to_vec() {
             for id in ids {
                 let mut written = self.write(&key, *id);
-                if written.is_err() && self.is_mended() {
+                if written.is_err() && self.is_being_mended() {
                     self.settle();
                     written = self.write(&key, *id);
                 }
