@@ -3,7 +3,7 @@
 //! A client may send many calls without waiting. They are carried out at the same time and answered in the
 //! order in which they came, as every Thrift client expects, unless the client has said that it tells answers apart
 //! by their numbers; a peer's requests are answered as they finish.
-//! All answers that are ready leave in one write.
+//! All answers that are ready leave in one write, up to [`HIGH_WATER`].
 //!
 //! Push-back, in the order in which it is felt: with [`MAX_CALLS_PER_CONNECTION`] calls in flight (fewer where answers
 //! are long), or more than [`HIGH_WATER`] bytes that the other side does not take, or no room left in the budgets of

@@ -11,6 +11,8 @@ const SPARSE: usize = FULL / 4;
 const STEP: usize = 8;
 /// Heads in a line of the processor's cache.
 const LINE: usize = 8;
+/// More heads than this are halved first: only the root has so many.
+const MANY: usize = 128;
 /// How many bytes of what all keys share are at hand.
 const AT_HAND: usize = 12;
 
@@ -57,7 +59,7 @@ fn head(bytes: &[u8]) -> u64 {
 /// How many of these ascending heads are less. The search touches one head of each line and then one line: more comparisons
 /// than halving takes, but none of the first waits for another, and it is fetching the lines that takes time.
 fn less(heads: &[u64], head: u64) -> usize {
-    if heads.len() > 2 * FULL.max(64) {
+    if heads.len() > MANY {
         return heads.partition_point(|other| *other < head);
     }
     let lines = heads.chunks_exact(LINE).filter(|line| line[LINE - 1] < head).count();
@@ -229,6 +231,22 @@ impl<T: Keyed> Sorted<T> {
             let at_hand = shared.min(AT_HAND);
             assert_eq!(self.start[..at_hand], first[..at_hand]);
             assert_eq!(*head, self::head(&item.key()[shared..]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_by_lines_finds_what_halving_finds() {
+        for count in 0..2 * MANY as u64 {
+            // Each number twice, so that equal heads lie on both sides of a line's end.
+            let heads: Vec<u64> = (0..count).map(|number| number / 2 * 3).collect();
+            for head in 0..count * 2 {
+                assert_eq!(less(&heads, head), heads.partition_point(|other| *other < head));
+            }
         }
     }
 }
