@@ -198,6 +198,7 @@ impl Stage<'_> {
             sampled: Some(self.load.keys),
             sync: sync.to_owned(),
             flags: Vec::new(),
+            first_data: None,
         })?;
         let addresses = cluster.addresses().to_vec();
         settled(&addresses, Duration::from_secs(60)).await?;

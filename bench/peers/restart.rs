@@ -65,6 +65,7 @@ pub(crate) async fn restart(flags: &Flags) -> Result<[Restarts; 2], String> {
         sampled: None,
         sync: "1s".to_owned(),
         flags: vec!["--memory=2GiB".to_owned()],
+        first_data: None,
     })?;
     let memory = |chord: &Cluster| chord.pid(0).map_or(0, memory_of);
     let empty = memory(&chord);

@@ -34,6 +34,8 @@ pub struct Shape {
     pub sync: String,
     /// Further flags of the servers.
     pub flags: Vec<String>,
+    /// Where the first server has its data; without it, beside the others'.
+    pub first_data: Option<PathBuf>,
 }
 
 /// The processes.
@@ -135,6 +137,9 @@ impl Cluster {
     }
 
     fn data(&self, id: usize) -> PathBuf {
+        if let (0, Some(folder)) = (id, &self.shape.first_data) {
+            return folder.clone();
+        }
         self.folder.path().join(id.to_string())
     }
 

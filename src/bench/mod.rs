@@ -12,7 +12,7 @@
 //! | [`keys`], [`check`] | which key, which value, and whether an answer can be true |
 //! | [`load`], `arrivals` | the loop, closed or open |
 //! | [`cluster`], [`cost`] | processes of a run's own; what they take |
-//! | [`throughput`], [`balance`], [`recovery`], [`outage`] | what is measured |
+//! | [`throughput`], [`balance`], [`recovery`], [`outage`], [`neighbours`] | what is measured |
 //! | [`report`], [`chart`], [`progress`] | tables, JSON, pictures, progress |
 //!
 //! Left out: more than one generator thread (a generator that takes more than one processor would take them from the servers
@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod cost;
 pub mod keys;
 pub mod load;
+pub mod neighbours;
 pub mod outage;
 pub mod progress;
 pub mod recovery;

@@ -147,6 +147,45 @@ impl Disk {
     }
 }
 
+/// A disk of one server's own that can be made to hang, for whoever runs servers elsewhere: within namespaces of the run's own
+/// ([`super::run_inside`]), and as root.
+#[derive(Debug)]
+pub struct OwnDisk(Disk);
+
+impl OwnDisk {
+    /// An empty one of 64 MiB, in this folder.
+    ///
+    /// # Errors
+    /// The machine does not permit it.
+    pub fn create(folder: &Path) -> Result<OwnDisk, String> {
+        if !super::machine::is_inside() {
+            return Err("namespaces of the run's own are not permitted here".to_owned());
+        }
+        Disk::create(folder, Medium::Ext4).map(OwnDisk)
+    }
+
+    /// The data folder on it.
+    pub fn data(&self) -> PathBuf {
+        self.0.data()
+    }
+
+    /// Every access hangs until [`OwnDisk::thaw`].
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn freeze(&self) -> Result<(), String> {
+        self.0.freeze()
+    }
+
+    /// Ends a freeze.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn thaw(&self) -> Result<(), String> {
+        self.0.thaw()
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.medium != Medium::Folder {

@@ -62,7 +62,9 @@ pub(super) fn tool_with(program: &str, args: &[&str], input: &str) -> Result<Str
 /// Runs this very program again within namespaces of its own, to its end; `None`: this is it, or the machine does not
 /// permit any.
 pub fn run_inside() -> Option<ExitStatus> {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
+        // Its network is its own, too: without this there is not even loopback.
+        let _ = tool("ip", &["link", "set", "lo", "up"]);
         return None;
     }
     const FLAGS: [&str; 7] =
@@ -78,6 +80,11 @@ pub fn run_inside() -> Option<ExitStatus> {
         .ok()
 }
 
+/// Whether this process runs within namespaces of its own.
+pub(super) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 impl Machine {
     /// Tries what there is.
     pub(super) fn explore() -> Machine {
@@ -86,7 +93,7 @@ impl Machine {
             faketime: FAKETIME.iter().map(PathBuf::from).find(|path| path.exists()),
             ..Machine::default()
         };
-        if std::env::var_os(INSIDE).is_none() {
+        if !is_inside() {
             return machine;
         }
         // Names of hosts, and whatever else is put there, in a place of the run's own.

@@ -28,12 +28,15 @@
 mod cluster;
 mod disk;
 mod fault;
+mod inject;
 mod load;
 mod machine;
 mod nemesis;
 mod network;
 
+pub use disk::OwnDisk;
 pub use fault::{FAULTS, Fault, UnknownFault};
+pub use inject::Injection;
 pub use machine::run_inside;
 
 use std::collections::BTreeMap;

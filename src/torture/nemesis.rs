@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::sim::Random;
 
 use super::cluster::Cluster;
 use super::fault::Fault;
+use super::inject::Injection;
 use super::network::{Links, all};
-use super::{is_whole, now, pause, wait_until};
+use super::{is_whole, now, wait_until};
 
 /// How long a server that has lost data may take to be whole again.
 const REBUILD: Duration = Duration::from_secs(90);
@@ -23,8 +23,8 @@ struct Active {
     server: Option<usize>,
     /// When it ends: nanoseconds.
     until: u64,
-    /// The tool that keeps it up.
-    tool: Option<Child>,
+    /// What makes system calls go wrong.
+    injection: Option<Injection>,
     /// Links that are cut and mended in turn.
     flapping: Option<Flapping>,
 }
@@ -166,7 +166,7 @@ impl Nemesis {
         server: usize,
     ) -> Result<Option<Active>, String> {
         let mut struck = Some(server);
-        let (mut tool, mut flapping) = (None, None);
+        let (mut injection, mut flapping) = (None, None);
         let mut note = format!("{fault} at server {server}");
         let hold = match fault {
             Fault::Kill => {
@@ -224,11 +224,11 @@ impl Nemesis {
                 self.millis(300, 5000)
             }
             Fault::Sync => {
-                tool = Some(inject(cluster, server, "error=EIO")?);
+                injection = Some(inject(cluster, server, "error=EIO")?);
                 self.millis(500, 3000)
             }
             Fault::Slow => {
-                tool = Some(inject(cluster, server, "delay_enter=150000")?);
+                injection = Some(inject(cluster, server, "delay_enter=150000")?);
                 self.millis(1000, 6000)
             }
             Fault::Hang => {
@@ -271,7 +271,7 @@ impl Nemesis {
         };
         self.note(&note);
         let until = now() + hold.as_nanos() as u64;
-        Ok(Some(Active { fault, server: struck, until, tool, flapping }))
+        Ok(Some(Active { fault, server: struck, until, injection, flapping }))
     }
 
     /// A copy may be taken away only where the others are whole: two lost disks of three are more than is promised.
@@ -283,14 +283,8 @@ impl Nemesis {
 
     fn heal(&mut self, cluster: &mut Cluster, mut active: Active) {
         self.note(&format!("{} is over", active.fault));
-        if let Some(mut tool) = active.tool.take() {
-            // Told to end, it lets go of the server; killed, it might not.
-            let _ = super::machine::tool("kill", &["-INT", &tool.id().to_string()]);
-            if !wait_until(Duration::from_secs(5), || matches!(tool.try_wait(), Ok(Some(_)))) {
-                let _ = tool.kill();
-            }
-            let _ = tool.wait();
-        }
+        // Whatever was injected ends with it.
+        drop(active.injection.take());
         let healed = match (active.fault, active.server) {
             (Fault::Pause, Some(server)) => cluster.signal(server, "CONT"),
             (Fault::Cut, _) => cluster.network.cut(&Links::new()),
@@ -406,22 +400,6 @@ fn cut_power(cluster: &mut Cluster, servers: Range<usize>) -> Result<(), String>
 }
 
 /// Makes a running server's syncs go wrong.
-fn inject(cluster: &Cluster, server: usize, how: &str) -> Result<Child, String> {
-    let pid = cluster.pid(server).ok_or("it does not run")?;
-    let mut tool = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"])
-        .args(["-e", &format!("inject=fdatasync,fsync:{how}"), "-p", &pid.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("strace: {error}"))?;
-    // It takes a moment to take hold of the server; one that may not ends at once.
-    pause(Duration::from_millis(200));
-    match tool.try_wait() {
-        Ok(Some(status)) if cluster.pid(server).is_some() && !status.success() => {
-            Err(format!("strace ended with {status}"))
-        }
-        _ => Ok(tool),
-    }
+fn inject(cluster: &Cluster, server: usize, how: &str) -> Result<Injection, String> {
+    Injection::into_syncs(cluster.pid(server).ok_or("it does not run")?, how)
 }

@@ -251,6 +251,43 @@ fn clients_go_on_without_a_killed_server_and_it_gets_what_it_has_missed() {
 }
 
 #[test]
+fn clients_of_the_others_notice_little_of_one_bad_server() {
+    let found = figures(&[
+        "neighbours",
+        "--trouble",
+        "nothing,paused,killed,slow-syncs,coming-back,all-away,overload",
+        "--rate",
+        "200",
+        "--clients",
+        "8",
+        "--seconds",
+        "0.5",
+        "--keys",
+        "300",
+        "--hints",
+        "500",
+        "--retrying",
+        "8",
+        "--away",
+        "0.5",
+    ]);
+    let rows = found["rows"].as_array().unwrap();
+    let left_out = found["left_out"].as_array().unwrap();
+    assert_eq!(rows.len() + left_out.len(), 6, "{found}");
+    for row in rows {
+        for part in ["before", "after"] {
+            assert!(row[part]["operations"].as_u64().unwrap() > 10, "{part} of {row}");
+            assert!(row[part]["latency"]["max"].as_u64().unwrap() > 0, "{part} of {row}");
+        }
+    }
+    let row = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap();
+    assert_eq!(row("killed")["during"]["failed"], 0, "the others go on: {found}");
+    assert!(row("coming back")["note"].as_str().unwrap().contains("hints waited"), "{found}");
+    assert!(row("all away")["during"]["failed"].as_u64().unwrap() > 0, "{found}");
+    assert!(found["overload"]["goodput"].as_f64().unwrap() > 10.0, "{found}");
+}
+
+#[test]
 fn scans_are_counted() {
     let rows = figures(&[
         "scan",
@@ -284,6 +321,10 @@ fn what_cannot_be_measured_is_said() {
     refuses(&["throughput", "--servers", "1"], "3 replicas need as many servers");
     refuses(&["outage", "--servers", "1", "--replicas", "1"], "one server alone cannot be missed");
     refuses(&["latency", "--rate", "0"], "give calls a second");
+    refuses(
+        &["neighbours", "--trouble", "killed", "--servers", "2", "--replicas", "2"],
+        "--servers 3",
+    );
     // Nobody listens there.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

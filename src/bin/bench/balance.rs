@@ -48,7 +48,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
     ];
     let mut found = Vec::new();
     for (name, partitioner, sampled) in kinds {
-        let cluster = flags.own.start(flags.servers, flags.replicas, partitioner, sampled)?;
+        let cluster = flags.own.start(flags.servers, flags.replicas, partitioner, sampled, None)?;
         let addresses = cluster.addresses();
         found.push(balance(name, addresses, flags.keys, flags.clients, progress()).await?);
     }

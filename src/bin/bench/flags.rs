@@ -56,6 +56,7 @@ impl Own {
         replicas: usize,
         partitioner: Partitioner,
         sampled: Option<u64>,
+        first_data: Option<PathBuf>,
     ) -> Result<Cluster, Ended> {
         if replicas > servers {
             let why = format!("{replicas} replicas need as many servers; there are {servers}");
@@ -79,6 +80,7 @@ impl Own {
             sampled,
             sync: self.sync.clone(),
             flags: self.server_flag.clone(),
+            first_data,
         })?)
     }
 }
@@ -144,8 +146,17 @@ impl One {
 
     /// Starts its cluster.
     pub(crate) fn start(&self, own: &Own) -> Result<Cluster, Ended> {
+        self.start_with(own, None)
+    }
+
+    /// The same; the first server's data lies in this folder.
+    pub(crate) fn start_with(
+        &self,
+        own: &Own,
+        first_data: Option<PathBuf>,
+    ) -> Result<Cluster, Ended> {
         let One { servers, replicas, partitioner, keys, .. } = self;
-        own.start(*servers, *replicas, *partitioner, Some((*keys).max(1)))
+        own.start(*servers, *replicas, *partitioner, Some((*keys).max(1)), first_data)
     }
 
     /// In words.

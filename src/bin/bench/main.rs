@@ -3,6 +3,7 @@
 mod balance;
 mod flags;
 mod latency;
+mod neighbours;
 mod outage;
 mod recovery;
 mod scan;
@@ -32,12 +33,20 @@ enum Command {
     Recovery(recovery::Flags),
     /// What clients notice of a server that is killed and comes back
     Outage(Box<outage::Flags>),
+    /// What clients notice of one bad server while they talk to the others
+    Neighbours(Box<neighbours::Flags>),
     /// Keys in order
     Scan(Box<scan::Flags>),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Neighbours(flags) = &cli.command
+        && neighbours::needs_namespaces(flags)
+        && let Some(status) = chord::torture::run_inside()
+    {
+        return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
+    }
     // Clusters and their data go away with the values that own them, so an interrupted run must come to its end too.
     let ended = match cli.command {
         Command::Throughput(flags) => flags::drive(throughput::run(*flags)),
@@ -45,6 +54,7 @@ fn main() -> ExitCode {
         Command::Latency(flags) => flags::drive(latency::run(*flags)),
         Command::Recovery(flags) => flags::drive(recovery::run(flags)),
         Command::Outage(flags) => flags::drive(outage::run(*flags)),
+        Command::Neighbours(flags) => flags::drive(neighbours::run(*flags)),
         Command::Scan(flags) => flags::drive(scan::run(*flags)),
     };
     match ended {

@@ -39,7 +39,7 @@ pub(crate) struct Flags {
 pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
     let (mut found, mut wrong) = (Vec::new(), Complaints::default());
     for keys in &flags.keys {
-        let mut cluster = flags.own.start(1, 1, Partitioner::ByteOrdered, None)?;
+        let mut cluster = flags.own.start(1, 1, Partitioner::ByteOrdered, None, None)?;
         let length = flags.value_size.max(MIN_VALUE);
         let (one, complaints) =
             recovery(&mut cluster, (*keys).max(1), length, flags.rounds.max(1), progress()).await?;

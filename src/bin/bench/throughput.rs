@@ -111,7 +111,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Ended> {
         let Case { setting, servers, replicas, partitioner } = case;
         let (row, complaints) = if flags.at.is_empty() {
             let sampled = Some(setting.load.keys);
-            let cluster = flags.own.start(servers, replicas, partitioner, sampled)?;
+            let cluster = flags.own.start(servers, replicas, partitioner, sampled, None)?;
             measure(&setting, cluster.addresses(), &cluster.pids(), &progress).await?
         } else {
             measure(&setting, &flags.at, &flags.pids, &progress).await?
