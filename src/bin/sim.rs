@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use chord::sim::{Activity, Fault, Flaw, Options, Profile, Summary, replay, run};
+use chord::ring::{Partitioner, Placement};
+use chord::sim::{Activity, Fault, Fixed, Flaw, Options, Profile, Summary, replay, run};
 use clap::Parser;
 
 /// Runs simulated clusters in which everything goes wrong, and checks that nothing was lost or stale.
@@ -46,6 +47,24 @@ struct Flags {
     /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip or old.
     #[arg(long, value_name = "FAULT")]
     only: Option<Fault>,
+    /// Servers, 1 to 9; what of the shape is not given here is drawn by the seed.
+    #[arg(long)]
+    servers: Option<u16>,
+    /// Copies of each key, 1 to 5.
+    #[arg(long)]
+    copies: Option<usize>,
+    /// Who keeps what: ring or groups.
+    #[arg(long)]
+    placement: Option<Placement>,
+    /// The order of keys: byte-ordered or hashed.
+    #[arg(long)]
+    partitioner: Option<Partitioner>,
+    /// Hints kept for one server at most; marks beyond.
+    #[arg(long)]
+    max_hints: Option<usize>,
+    /// Whether runs are twenty times as long as usual.
+    #[arg(long)]
+    long: Option<bool>,
     /// Leave out a rule; docs/testing.md has the list.
     #[arg(long, value_parser = flaw)]
     flaw: Option<Flaw>,
@@ -76,8 +95,14 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let profile = flags.profile.or(flags.flaw.map(Profile::for_flaw)).unwrap_or_default();
     let Flags { workload: activity, only, flaw, .. } = flags;
+    let Flags { servers, copies, placement, partitioner, max_hints, long, .. } = flags;
+    let fixed = Fixed { servers, copies, placement, partitioner, max_hints, long };
+    if let Err(why) = fixed.check() {
+        eprintln!("chord-sim: {why}");
+        return ExitCode::from(2);
+    }
     let trace = flags.trace || flags.history.is_some();
-    let options = |seed| Options { seed, profile, activity, only, flaw, trace };
+    let options = |seed| Options { seed, profile, activity, fixed, only, flaw, trace };
     let (first, count) = flags.seed.map_or((flags.from, flags.seeds), |seed| (seed, 1));
     let (next, found) = (AtomicU64::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
@@ -106,7 +131,7 @@ fn main() -> ExitCode {
                     if !report.violations.is_empty() {
                         found.fetch_add(1, Ordering::Relaxed);
                         stop.fetch_or(!flags.keep_going, Ordering::Relaxed);
-                        let _ = writeln!(out, "seed {}:", options.seed);
+                        let _ = writeln!(out, "seed {}, {}:", options.seed, report.shape);
                         for violation in &report.violations {
                             let _ = writeln!(out, "  {violation}");
                         }

@@ -42,11 +42,15 @@ pub enum Flaw {
     CutDamage,
     /// A server forgets at a restart up to where it had issued version times.
     ForgetCeiling,
+    /// Who shares no range with a server and has not answered it once is not asked for a sign of life.
+    StrangersStaySilent,
+    /// A mark goes with any comparison that ends, although something was missed after that had begun.
+    DropNewMark,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 18] = [
+    pub const ALL: [Flaw; 20] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -65,6 +69,8 @@ impl Flaw {
         Flaw::DropTombstones,
         Flaw::CutDamage,
         Flaw::ForgetCeiling,
+        Flaw::StrangersStaySilent,
+        Flaw::DropNewMark,
     ];
 
     /// The name in flags and tables.
@@ -88,6 +94,8 @@ impl Flaw {
             Flaw::DropTombstones => "drop-tombstones",
             Flaw::CutDamage => "cut-damage",
             Flaw::ForgetCeiling => "forget-ceiling",
+            Flaw::StrangersStaySilent => "strangers-stay-silent",
+            Flaw::DropNewMark => "drop-new-mark",
         }
     }
 }

@@ -216,6 +216,14 @@ impl Node {
         self.coordinator.in_hand() + self.out.in_hand() + self.replica.in_hand()
     }
 
+    /// Servers that are to be compared with others, the ranges' starts, and when a hint did not fit last.
+    pub(crate) fn marks(&self) -> Vec<(ServerId, Key, Instant)> {
+        self.handoff
+            .all_marks()
+            .map(|(target, start, missed)| (target, start.clone(), missed))
+            .collect()
+    }
+
     /// What it was told once.
     pub fn config(&self) -> &Config {
         &self.config
@@ -426,10 +434,8 @@ impl Node {
             }
             Origin::Repair(step) => {
                 let done = turn!(self, |turn| self.repair.on_reply(turn, from, &step, reply));
-                if let Some(Pair { start, a, b }) = done {
-                    for target in [a, b] {
-                        turn!(self, |turn| self.handoff.unmark(turn, target, &start));
-                    }
+                if let Some((pair, began)) = done {
+                    self.on_compared(&pair, began);
                 }
             }
             Origin::Join(step) => {
@@ -649,9 +655,14 @@ impl Node {
         self.keep_hints(missed);
         turn!(self, |turn| self.handoff.on_time(turn));
         turn!(self, |turn| self.repair.on_time(turn));
-        for peer in self.membership.on_time(&self.config, now) {
-            turn!(self, |turn| ping(turn, peer));
-            self.request_marked(peer);
+        if let Some(quiet) = self.membership.on_time(&self.config, now) {
+            for peer in quiet {
+                turn!(self, |turn| ping(turn, peer));
+            }
+            // Also of servers with which this one shares no range, and which it does not ask for a sign of life.
+            for target in self.handoff.marked().collect::<Vec<_>>() {
+                self.request_marked(target);
+            }
         }
         if let Some(join) = &mut self.join {
             let identity = &self.keeper.identity;
@@ -670,17 +681,36 @@ impl Node {
         }
     }
 
-    /// Has the ranges compared that marks name, with another replica that can be asked.
+    /// Has the ranges compared that marks name, with another replica that can be asked: one to which nothing is owed, if there
+    /// is one, since the others may lack the same.
     fn request_marked(&mut self, target: ServerId) {
         for start in self.handoff.marks(target) {
             let range = self.config.topology.range_of(&start);
+            if range.replicas.len() == 1 {
+                turn!(self, |turn| self.handoff.unmark(turn, target, &start, Instant(u64::MAX)));
+                continue;
+            }
             let roster = RosterAt { membership: &self.membership, now: self.now.instant };
-            let other = range.replicas.iter().copied().find(|replica| {
-                *replica != target && super::turn::Roster::alive(&roster, *replica)
-            });
-            if let Some(other) = other {
+            let alive = |replica: &ServerId| super::turn::Roster::alive(&roster, *replica);
+            let others = range.replicas.iter().copied().filter(|replica| *replica != target);
+            let other = others.filter(alive).min_by_key(|other| self.handoff.owes(*other, &start));
+            if let Some(other) = other.filter(|_| alive(&target)) {
                 self.repair.request(Pair { start, a: other, b: target });
             }
+        }
+    }
+
+    /// Two replicas of a range are the same, as of when that comparison began. That ends a mark of the one if nothing was owed
+    /// to the other, or there is nobody left to whom nothing is.
+    fn on_compared(&mut self, Pair { start, a, b }: &Pair, began: Instant) {
+        let replicas = &self.config.topology.range_of(start).replicas;
+        let owes = |server: &ServerId| self.handoff.owes(*server, start);
+        let all_owed =
+            |target: ServerId| replicas.iter().all(|other| *other == target || owes(other));
+        let ends =
+            [(*a, *b), (*b, *a)].map(|(target, other)| (target, !owes(&other) || all_owed(target)));
+        for (target, _) in ends.into_iter().filter(|(_, ends)| *ends) {
+            turn!(self, |turn| self.handoff.unmark(turn, target, start, began));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What clients did, and what they were told.
 
-use super::workload::value_of;
+use super::workload::{is_at_one, value_of};
 use crate::judge::{Entry, Op, Outcome as Told};
 use crate::model::{Cell, Key, Level, ServerId, Version};
 
@@ -43,6 +43,11 @@ pub(super) enum Outcome {
 }
 
 impl Operation {
+    /// Whether the key behaves as one copy in its eyes: not if it, or whoever else writes the key, is content with one replica.
+    pub(super) fn is_promised(&self) -> bool {
+        !is_at_one(&self.key) && (self.level != Level::One || self.kind != Kind::Read)
+    }
+
     /// As outside checkers read it. Times are nanoseconds of virtual time.
     pub(super) fn to_entry(&self, is_nobodys: bool) -> Entry {
         let (op, value) = match (self.kind, self.outcome) {

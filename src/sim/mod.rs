@@ -17,9 +17,14 @@
 //!
 //! # What must hold
 //!
-//! While that goes on, clients put, get, delete and scan a few keys and note what they were told. Then faults stop, and
-//! after a while every server must vote, every replica hold the same, every hint be delivered. `invariants` has one
-//! property a file; `judge::oracle` decides whether each key has behaved as one copy. A run that did nothing proves nothing,
+//! Clusters have one to nine servers and one to five copies, in a ring or in groups, in the order of bytes or of hashes, and
+//! may keep hardly any hint: `shape` draws that by the seed, and says which losses a shape covers. One run in a hundred is
+//! twenty times as long.
+//!
+//! While faults go on, clients put, get, delete and scan a few keys and note what they were told. Then faults stop, and the
+//! cluster must come to rest **by itself**, before anything is written or read: every server votes, every replica holds the
+//! same, every hint is delivered and every mark gone, comparisons find nothing more, and nothing is mended twice. Then
+//! everything is written and read once more, through every server. `invariants` has one property a file; `judge::oracle` decides whether each key has behaved as one copy. A run that did nothing proves nothing,
 //! and fails.
 //!
 //! # Proof that it can fail
@@ -28,19 +33,21 @@
 //!
 //! # What is left out, as yet
 //!
-//! Other sizes of cluster, and groups; hashed partitioning; connections, their bounds and their clients' tables.
+//! Connections, their bounds and their clients' tables.
 
 mod history;
 mod invariants;
 mod network;
 mod profile;
 mod seed;
+mod shape;
 mod summary;
 mod workload;
 mod world;
 
 pub use profile::{Activity, Fault, Profile};
 pub(crate) use seed::Random;
+pub use shape::{Fixed, Shape};
 pub use summary::Summary;
 
 pub use crate::node::Flaw;
@@ -54,6 +61,8 @@ pub struct Options {
     pub profile: Profile,
     /// What clients do.
     pub activity: Activity,
+    /// What of the cluster's shape is not left to the seed.
+    pub fixed: Fixed,
     /// Of all faults only this one.
     pub only: Option<Fault>,
     /// A rule left out on purpose.
@@ -65,6 +74,8 @@ pub struct Options {
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
+    /// What the cluster looked like.
+    pub shape: Shape,
     /// What was exercised.
     pub summary: Summary,
     /// What did not hold; empty if all did.
@@ -88,8 +99,8 @@ pub fn replay(options: &Options) -> String {
         Activity::Any => String::new(),
         activity => format!(" --workload {}", activity.name()),
     };
-    let (seed, profile) = (options.seed, options.profile.name());
+    let (seed, profile, fixed) = (options.seed, options.profile.name(), options.fixed.flags());
     format!(
-        "cargo run --release --bin chord-sim -- --seed {seed} --profile {profile}{activity}{only}{flaw} --trace"
+        "cargo run --release --bin chord-sim -- --seed {seed} --profile {profile}{activity}{fixed}{only}{flaw} --trace"
     )
 }

@@ -165,7 +165,9 @@ impl Profile {
             Flaw::NoWriteBack
             | Flaw::SmallReadQuorum
             | Flaw::RetryUnderNewVersion
-            | Flaw::UndoUnknown => Profile::Cuts,
+            | Flaw::UndoUnknown
+            | Flaw::DropNewMark
+            | Flaw::StrangersStaySilent => Profile::Cuts,
             Flaw::ClockVersions | Flaw::ClockFromBefore => Profile::Clocks,
             Flaw::ForgetCeiling | Flaw::ForgetSeen => Profile::Restarts,
             Flaw::OldLifeCounts => Profile::Lives,

@@ -43,6 +43,16 @@ summary! {
     reads_failed,
     /// Keys read by scans.
     scanned,
+    /// Of them at ONE.
+    scanned_at_one,
+    /// Clusters of another shape than the demo's.
+    other_shapes,
+    /// Runs of many more operations than usual.
+    long_runs,
+    /// Clusters that settled by themselves.
+    settled,
+    /// Clusters in which a turned bit stayed.
+    left_rotten,
     /// Messages sent.
     messages,
     /// Of them lost, also to cuts.
@@ -81,6 +91,8 @@ summary! {
     loads_put_off,
     /// Hints kept.
     hints_kept,
+    /// Marks kept in the place of hints.
+    marks,
     /// Hints delivered.
     hints_delivered,
     /// Reads that wrote back.
@@ -102,6 +114,9 @@ impl Summary {
             ("writes that succeeded", self.writes_ok),
             ("reads that found out", self.reads_ok),
             ("scans", self.scanned),
+            ("scans at ONE", self.scanned_at_one),
+            ("clusters of other shapes", self.other_shapes),
+            ("long runs", self.long_runs),
             ("compactions", self.compactions),
             ("reads that waited for others to come from the disk", self.loads_put_off),
         ];
@@ -122,6 +137,7 @@ impl Summary {
         if crashes_or_cuts {
             needed.push(("writes sent again", self.retries));
             needed.push(("hints delivered", self.hints_delivered));
+            needed.push(("marks in the place of hints", self.marks));
             needed.push(("reads that wrote back", self.written_back));
         }
         let missing = needed.into_iter().filter(|(_, count)| *count == 0);

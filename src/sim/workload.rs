@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::history::{Kind, Operation, Outcome, Value};
 use super::profile::{Activity, Numbers};
 use super::seed::Random;
+use super::shape::Shape;
 use crate::model::{
     ClientRequest, ClientResponse, Content, Failure, Key, Level, PreparedPut, ServerId, Version,
 };
+use crate::ring::Partitioner;
 
 /// How often a client sends an unknown write again under its ticket.
 const MAX_RETRIES: u32 = 3;
@@ -39,11 +41,20 @@ struct Mix {
     scans: u64,
     /// Of all operations, on keys of their own.
     ones: u64,
+    /// Of the reads of other keys: at ONE, although they are written at QUORUM.
+    reads_at_one: u64,
 }
 
 impl Mix {
     fn of(activity: Activity, numbers: Numbers, random: &mut Random) -> Mix {
-        let hot = Mix { keys: numbers.keys, reads: 450, deletes: 120, scans: 150, ones: 0 };
+        let hot = Mix {
+            keys: numbers.keys,
+            reads: 450,
+            deletes: 120,
+            scans: 150,
+            ones: 0,
+            reads_at_one: 80,
+        };
         match activity {
             Activity::Any => {
                 let others = [Activity::Many, Activity::Deletes, Activity::Scans, Activity::One];
@@ -60,11 +71,11 @@ impl Mix {
     }
 }
 
-/// Keys that are read and written at ONE begin with this letter: nothing is promised of them but that nobody reads what
-/// nobody wrote, and that replicas agree in the end.
+/// Keys that are written at ONE begin with this letter: nothing is promised of them but that nobody reads what nobody wrote,
+/// and that replicas agree in the end. The same holds for every read at ONE.
 pub(super) const AT_ONE: u8 = b'o';
 
-/// Whether a key is read and written at ONE.
+/// Whether a key is written at ONE.
 pub(super) fn is_at_one(key: &Key) -> bool {
     key.as_bytes().first() == Some(&AT_ONE)
 }
@@ -87,7 +98,7 @@ struct Current {
     /// Who was asked last.
     server: ServerId,
     level: Level,
-    /// It is a scan over all keys, from this one on.
+    /// It is a scan over all keys, from this place on.
     scan: Option<Key>,
     /// What it has seen, if it says so.
     after: Option<Version>,
@@ -107,6 +118,7 @@ pub(super) struct Workload {
     keys: Vec<Key>,
     mix: Mix,
     servers: Vec<ServerId>,
+    partitioner: Partitioner,
     left: usize,
     next_value: Value,
     /// Unknown writes are sent again as new ones: a flaw.
@@ -114,6 +126,8 @@ pub(super) struct Workload {
     pub(super) operations: Vec<Operation>,
     pub(super) retries: u64,
     pub(super) scanned: u64,
+    /// Of them at ONE.
+    pub(super) scanned_at_one: u64,
     /// Writes whose version is not above what their writer had seen.
     pub(super) out_of_order: Vec<String>,
 }
@@ -123,13 +137,13 @@ impl Workload {
         seed: u64,
         numbers: Numbers,
         activity: Activity,
-        servers: Vec<ServerId>,
+        shape: Shape,
         forgets_tickets: bool,
     ) -> Workload {
         let mut random = Random::stream(seed, "keys");
         let mix = Mix::of(activity, numbers, &mut random);
         let mut keys: Vec<_> = (0..mix.keys)
-            .map(|i| Key::bound(format!("{}{i}", ["0", "a", "b", "c"][random.below(4) as usize])))
+            .map(|i| Key::bound(format!("{}{i}", random.pick(shape.letters()).unwrap_or(&""))))
             .collect();
         if mix.ones > 0 {
             keys.extend((0..2).map(|i| Key::bound(format!("{}{i}", char::from(AT_ONE)))));
@@ -144,13 +158,15 @@ impl Workload {
             clients: (0..numbers.clients).map(client).collect(),
             keys,
             mix,
-            servers,
+            servers: shape.ids(),
+            partitioner: shape.partitioner,
             left: numbers.operations,
             next_value: 1,
             forgets_tickets,
             operations: Vec::new(),
             retries: 0,
             scanned: 0,
+            scanned_at_one: 0,
             out_of_order: Vec::new(),
         }
     }
@@ -200,19 +216,22 @@ impl Workload {
             self.next_value += 1;
             Kind::Write(self.next_value)
         };
+        let at_one = kind == Kind::Read && random.chance(self.mix.reads_at_one);
+        let level = if at_one { Level::One } else { level };
         let preparing = kind != Kind::Read && !one && random.chance(150);
         let after = (kind != Kind::Read && random.chance(250)).then_some(*seen);
         let mut scan = None;
         let request = match kind {
-            Kind::Read if !one && random.chance(self.mix.scans) => {
+            Kind::Read if random.chance(self.mix.scans) => {
                 // One key alone, or all from somewhere on, a few at a time.
                 let whole = random.chance(500);
-                let from = if random.chance(500) { key.clone() } else { Key::bound("") };
+                let place = self.partitioner.place(&key);
+                let from = if random.chance(500) { place.clone() } else { Key::bound("") };
                 let (from, to, limit) = match whole {
                     true => (from, None, random.between(1, 8) as usize),
-                    false => (key.clone(), Some(key.successor()), 10),
+                    false => (place.clone(), Some(place.successor()), 10),
                 };
-                let any_order = random.chance(500);
+                let any_order = random.chance(500) || !self.partitioner.keeps_order();
                 scan = whole.then(|| from.clone());
                 ClientRequest::Scan { from, to, limit, level, timeout, any_order }
             }
@@ -261,14 +280,14 @@ impl Workload {
                 let covered = |key: &Key| match &operation.scan {
                     None => *key == operation.key,
                     Some(from) => {
-                        key >= from
-                            && next.as_ref().is_none_or(|next| key < next)
-                            && !is_at_one(key)
+                        let place = self.partitioner.place(key);
+                        place >= *from && next.as_ref().is_none_or(|next| place < *next)
                     }
                 };
                 // Each key that it went over is a read of that key.
                 for key in self.keys.iter().filter(|key| covered(key)) {
                     self.scanned += 1;
+                    self.scanned_at_one += u64::from(operation.level == Level::One);
                     let (client, kind, start, end) = (*number, Kind::Read, operation.start, now);
                     let (server, level, outcome) = (operation.server, operation.level, found(key));
                     let key = key.clone();

@@ -13,6 +13,7 @@ use super::invariants::{Kept, Observer};
 use super::network::Network;
 use super::profile::{Fault, Numbers};
 use super::seed::Random;
+use super::shape::Shape;
 use super::workload::{Next, Told, Workload};
 use super::{Options, Report, Summary};
 use crate::model::{
@@ -20,16 +21,13 @@ use crate::model::{
     PeerReply, PeerRequest, Read, RequestId, ServerId, Version,
 };
 use crate::node::{Event, Flaw, Node};
-use crate::ring::{Placement, Topology};
+use crate::ring::Topology;
 use crate::storage::{Command, Engine, MemoryDisk};
 use crate::wire::{
     Answer, Call, Format, MessageReader, Method, Reply, Sequence, decode_call, decode_reply,
     encode_answer, encode_call,
 };
 
-/// Servers of a simulated cluster.
-const SERVERS: u16 = 4;
-const REPLICAS: usize = 3;
 /// Where virtual wall clocks begin, in microseconds.
 const EPOCH: i64 = 1_700_000_000_000_000;
 /// A client gives an answer up after this long, in microseconds.
@@ -38,6 +36,9 @@ const CLIENT_PATIENCE: u64 = 4_000_000;
 const SETTLING: u64 = 90_000_000;
 /// For so long it must stay settled: writes that were answered go on for a while, and may end in a hint.
 const QUIET: u64 = 2_500_000;
+/// What a server mends again so long after it was told that it is mended, it mends twice. Sooner, the two may have been under
+/// way at once.
+const TWICE: u64 = 3_000_000;
 /// Faults and operations are over by then, whatever happens.
 const MAX_WORK: u64 = 120_000_000;
 const NOBODY: usize = usize::MAX;
@@ -140,6 +141,7 @@ struct Server {
 pub(super) struct World {
     options: Options,
     numbers: Numbers,
+    shape: Shape,
     topology: Topology,
     now: u64,
     next_order: u64,
@@ -168,6 +170,14 @@ pub(super) struct World {
     keeps_copies: bool,
     /// What each server was told that another one durably holds.
     stored: BTreeMap<(ServerId, ServerId, Key), Version>,
+    /// Stores that were sent since faults have stopped, and are no hints: from whom, to whom, under which number.
+    mending: BTreeSet<(ServerId, ServerId, RequestId)>,
+    /// What whom has told whom in answer to one of these, of which key, and when.
+    mended: BTreeMap<(ServerId, ServerId, Key), (Version, u64)>,
+    /// Marks in the place of hints: whose, of whom, from which start on, and when something was missed last.
+    marks: BTreeMap<(ServerId, ServerId, Key), u64>,
+    /// When whom has begun to compare whom, from which start on.
+    compared: BTreeMap<(ServerId, ServerId, Key), u64>,
     /// Hints that were durable, on disks that there still are.
     hints: Vec<Kept>,
     /// To which life of the other each link leads.
@@ -178,18 +188,19 @@ pub(super) struct World {
     /// Answers to inspections and to the last reads.
     answers: BTreeMap<u64, Result<ClientResponse, crate::model::Failure>>,
     trace: String,
+    /// What stops a run: no sense can be made of the rest.
     broken: Vec<String>,
+    /// What did not hold when faults had stopped.
+    unsettled: Vec<String>,
 }
 
 impl World {
     pub(super) fn new(options: Options) -> World {
         let seed = options.seed;
-        let numbers = options.profile.numbers();
-        let ids: Vec<_> = (0..SERVERS).map(ServerId).collect();
-        let starts = ["", "a", "b", "c"].map(Key::bound);
-        // Four starts for four servers, ascending: there is nothing to refuse.
-        let topology = Placement::Ring.topology(&ids, &starts, REPLICAS);
-        let topology = topology.unwrap_or_else(|error| unreachable!("{error}"));
+        let shape = Shape::draw(seed, options.fixed);
+        let mut numbers = options.profile.numbers();
+        numbers.operations *= shape.length();
+        let (ids, topology) = (shape.ids(), shape.topology());
         let mut faults = Random::stream(seed, "faults");
         let servers = ids
             .iter()
@@ -214,13 +225,14 @@ impl World {
         World {
             options,
             numbers,
+            shape,
             topology,
             now: 0,
             next_order: 0,
             coming: BTreeMap::new(),
             servers,
             network: Network::new(seed, numbers),
-            workload: Workload::new(seed, numbers, options.activity, ids, forgets),
+            workload: Workload::new(seed, numbers, options.activity, shape, forgets),
             faults,
             disks: Random::stream(seed, "disks"),
             calls: BTreeMap::new(),
@@ -237,11 +249,16 @@ impl World {
             sync_failed: None,
             links: BTreeMap::new(),
             stored: BTreeMap::new(),
+            mending: BTreeSet::new(),
+            mended: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            compared: BTreeMap::new(),
             hints: Vec::new(),
             calm: false,
             answers: BTreeMap::new(),
             trace: String::new(),
             broken: Vec::new(),
+            unsettled: Vec::new(),
         }
     }
 
@@ -252,18 +269,35 @@ impl World {
             self.start(*id);
         }
         for client in 0..self.workload.clients() {
-            self.plan(1_500_000 + client as u64 * 1_000, Coming::Free { client });
+            self.plan(self.comes_to_life() + client as u64 * 1_000, Coming::Free { client });
         }
         self.plan_fault();
-        while !self.workload.is_over() && self.now < MAX_WORK && self.broken.is_empty() {
+        let most = MAX_WORK * self.shape.length() as u64;
+        while !self.workload.is_over() && self.now < most && self.broken.is_empty() {
             self.turn();
         }
         self.calm_down(&ids);
-        self.settle();
+        self.settle_alone();
         self.write_everything(&ids);
         self.read_everything(&ids);
-        self.settle();
+        if let Err(why) = self.settle()
+            && self.broken.is_empty()
+        {
+            self.unsettled.push(format!("settled: not at the end: {why}"));
+        }
         self.judge()
+    }
+
+    /// Until when servers have come to vote for the first time: with one copy there is nobody to ask, and they wait a while.
+    fn comes_to_life(&self) -> u64 {
+        let alone = self.topology.ranges().iter().any(|range| range.replicas.len() == 1);
+        if alone { 8_000_000 } else { 1_500_000 }
+    }
+
+    /// Copies of the smallest range that the server keeps.
+    fn fewest_copies(&self, server: ServerId) -> usize {
+        let ranges = self.topology.ranges_of(server);
+        ranges.map(|range| range.replicas.len()).min().unwrap_or(0)
     }
 
     // ── Time ────────────────────────────────────────────────────────────────────────────────────────────
@@ -390,6 +424,12 @@ impl World {
         if !matches!(request, PeerRequest::Ping) {
             self.note(|| format!("{from} → {to} {request:?}"));
         }
+        if let PeerRequest::Digest { start, .. } = &request {
+            self.compared.insert((from, to, start.clone()), self.now);
+        }
+        if let PeerRequest::Store { key, cell, .. } = &request {
+            self.watch_mending(from, to, id, key, cell.version);
+        }
         let mut out = BytesMut::new();
         match encode_call(Format::NATIVE, Sequence(1), &Call::Peer(request), &mut out) {
             Ok(method) => {
@@ -432,6 +472,36 @@ impl World {
         }
     }
 
+    /// Once faults have stopped, nobody mends what it has mended already. Hints may be sent again: the first time may have been
+    /// before that, and its answer lost.
+    fn watch_mending(
+        &mut self,
+        from: ServerId,
+        to: ServerId,
+        id: RequestId,
+        key: &Key,
+        version: Version,
+    ) {
+        let is_this = |hint: &Kept| {
+            (hint.holder, hint.target, hint.version) == (from, to, version) && hint.place == *key
+        };
+        if !self.calm || self.may_stay_rotten(to) || self.hints.iter().any(is_this) {
+            return;
+        }
+        self.mending.insert((from, to, id));
+        if let Some((held, at)) = self.mended.get(&(to, from, key.clone())).copied()
+            && held >= version
+            && self.now > at + TWICE
+            && self.unsettled.is_empty()
+        {
+            self.unsettled.push(format!(
+                "settled: server {from} mends {version} of key {key} at server {to}, which said {} ms ago \
+                 that it held {held}",
+                (self.now - at) / 1_000
+            ));
+        }
+    }
+
     fn deliver(&mut self, from: ServerId, to: ServerId, is_store: bool) -> Vec<u64> {
         let deliveries = self.network.deliveries(from, to, is_store);
         self.summary.messages += 1;
@@ -460,6 +530,11 @@ impl World {
                 {
                     let told = self.stored.entry((to, from, key.clone())).or_default();
                     *told = (*told).max(*current);
+                    if self.mending.remove(&(to, from, id)) {
+                        let told = (*current, self.now);
+                        let mended = self.mended.entry((from, to, key.clone())).or_insert(told);
+                        *mended = if *current > mended.0 { told } else { *mended };
+                    }
                 }
                 self.step(to, Event::Reply { from, id, reply });
             }

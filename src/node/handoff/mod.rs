@@ -11,7 +11,9 @@
 //! A hint never counts as an acknowledgement, and is not synced before the client is answered: a coordinator that
 //! dies leaves none, and the comparison of ranges ([`super::repair`]) finds the difference. Hints are bounded; past
 //! the bound a *mark* (target, range), kept durably as well, takes their place, and that range is then compared
-//! with the target when it is back. Nothing is dropped silently.
+//! with the target when it is back: with a replica to which nothing is owed itself, if there is one. A mark goes with a
+//! comparison that began after the last miss that it stands for. Nothing is dropped silently; of a range with one replica,
+//! which cannot be compared with anyone, it is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -51,14 +53,23 @@ pub(super) struct Handoff {
 struct Target {
     /// Durable hints.
     hints: u64,
-    /// Ranges, by start, to be compared once it is back, and the mark's version.
-    marks: BTreeMap<Key, Version>,
+    /// Ranges, by start, to be compared once it is back.
+    marks: BTreeMap<Key, Mark>,
     /// Places of the hints under way, with the bytes of each value.
     flying: BTreeMap<Key, usize>,
     /// Hints before this place have been sent in this round.
     cursor: Option<Key>,
     /// Not before.
     retry_at: Option<Instant>,
+}
+
+/// Something that a range of a server has missed was not kept.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Under which it is durable.
+    version: Version,
+    /// When something was missed last: only a comparison that began later finds it.
+    missed_at: Instant,
 }
 
 impl Handoff {
@@ -68,7 +79,9 @@ impl Handoff {
             match parse(&held.to_key()) {
                 Some((HINT, target, _)) => targets.entry(target).or_default().hints += 1,
                 Some((MARK, target, start)) => {
-                    targets.entry(target).or_default().marks.insert(start, held.version());
+                    // Before this process, thus before any comparison that it runs.
+                    let mark = Mark { version: held.version(), missed_at: Instant(0) };
+                    targets.entry(target).or_default().marks.insert(start, mark);
                 }
                 Some(_) | None => {}
             }
@@ -94,9 +107,16 @@ impl Handoff {
 
     /// Notes durably that a range must be compared with the target.
     fn mark(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key) {
-        let start = turn.config.topology.range_of(place).start.clone();
+        let range = turn.config.topology.range_of(place);
+        if range.replicas.len() == 1 {
+            // Nobody else keeps it, so there is nobody to be compared with. The write was answered as unknown.
+            turn.out.count("hints_dropped");
+            return;
+        }
+        let start = range.start.clone();
         let entry = self.targets.entry(target).or_default();
-        if entry.marks.contains_key(&start) {
+        if let Some(mark) = entry.marks.get_mut(&start) {
+            mark.missed_at = turn.now.instant;
             return;
         }
         turn.out.count("hints_full");
@@ -106,7 +126,7 @@ impl Handoff {
         );
         turn.out.notice(Urgency::Warning, text);
         let version = Version { time: turn.now.wall.max(1), ..Version::ZERO };
-        entry.marks.insert(start.clone(), version);
+        entry.marks.insert(start.clone(), Mark { version, missed_at: turn.now.instant });
         let cell = Cell { version, content: Content::Tombstone };
         let mut commands = Vec::new();
         self.store.put(&mark_key(target, &start), &cell, &mut commands);
@@ -121,13 +141,41 @@ impl Handoff {
             .unwrap_or_default()
     }
 
-    /// The comparison that a mark asked for is done.
-    pub(super) fn unmark(&mut self, turn: &mut Turn<'_>, target: ServerId, start: &Key) {
+    /// Whether the server is still to get something of this range from here, by a hint or by a comparison.
+    pub(super) fn owes(&self, target: ServerId, start: &Key) -> bool {
+        let is_owed = |entry: &Target| entry.hints > 0 || entry.marks.contains_key(start);
+        self.targets.get(&target).is_some_and(is_owed)
+    }
+
+    /// A range of the target was compared. What it missed after that had begun may not have been found.
+    pub(super) fn unmark(
+        &mut self,
+        turn: &mut Turn<'_>,
+        target: ServerId,
+        start: &Key,
+        began: Instant,
+    ) {
         let Some(entry) = self.targets.get_mut(&target) else { return };
-        let Some(version) = entry.marks.remove(start) else { return };
+        let Some(mark) = entry.marks.get(start).copied() else { return };
+        if mark.missed_at >= began && turn.config.flaw != Some(Flaw::DropNewMark) {
+            return;
+        }
+        entry.marks.remove(start);
         let mut commands = Vec::new();
-        self.store.erase(&mark_key(target, start), version, &mut commands);
+        self.store.erase(&mark_key(target, start), mark.version, &mut commands);
         turn.out.storage(commands);
+    }
+
+    /// All marks: of whom, from which start on, and when something was missed last.
+    pub(super) fn all_marks(&self) -> impl Iterator<Item = (ServerId, &Key, Instant)> {
+        self.targets.iter().flat_map(|(target, entry)| {
+            entry.marks.iter().map(move |(start, mark)| (*target, start, mark.missed_at))
+        })
+    }
+
+    /// Servers of which some range is to be compared.
+    pub(super) fn marked(&self) -> impl Iterator<Item = ServerId> + '_ {
+        self.targets.iter().filter(|(_, entry)| !entry.marks.is_empty()).map(|(target, _)| *target)
     }
 
     /// Durable hints for this target.

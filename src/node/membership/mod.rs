@@ -3,8 +3,8 @@
 //! A peer is *alive* while its link is up and it has not left a question unanswered for longer than
 //! [`super::Config::silence`], and if it says that it votes. A crash breaks the link, so it is noticed at once; a
 //! peer that is cut off, paused or hung is noticed by its silence. Servers that share ranges ask each other for a
-//! sign of life when there is no other traffic; all others are asked until they vote, and then found out when they are
-//! needed, so that nothing is done by everyone to everyone every second.
+//! sign of life when there is no other traffic; all others are asked until they vote, and as long as they owe an answer, and
+//! else found out when they are needed, so that nothing is done by everyone to everyone every second.
 //!
 //! Alive is a belief: it decides whether a call is worth starting, never whether it was successful.
 //!
@@ -44,6 +44,8 @@ pub(super) struct Membership {
     me: ServerId,
     /// A deliberate fault: see [`super::Flaw::OldLifeCounts`].
     old_lives_count: bool,
+    /// A deliberate fault: see [`super::Flaw::StrangersStaySilent`].
+    strangers_stay_silent: bool,
     /// Of this process.
     session: u64,
     voting: bool,
@@ -117,6 +119,7 @@ impl Membership {
         Membership {
             me,
             old_lives_count: config.flaw == Some(super::Flaw::OldLifeCounts),
+            strangers_stay_silent: config.flaw == Some(super::Flaw::StrangersStaySilent),
             session: config.first_request,
             voting: identity.voting,
             incarnation: identity.incarnation,
@@ -216,20 +219,22 @@ impl Membership {
         self.next_ping
     }
 
-    /// Who has been quiet and should be asked for a sign of life.
-    pub(super) fn on_time(&mut self, config: &Config, now: Instant) -> Vec<ServerId> {
+    /// When it is time for that: who has been quiet and should be asked for a sign of life.
+    pub(super) fn on_time(&mut self, config: &Config, now: Instant) -> Option<Vec<ServerId>> {
         if now < self.next_ping {
-            return Vec::new();
+            return None;
         }
         self.next_ping = now + config.ping_interval;
         // Half an interval: one that answered the last ping a moment late is asked all the same.
         let is_quiet = |member: &Member| now - member.heard_at >= config.ping_interval / 2;
         let wanted = |(server, member): (&ServerId, &Member)| {
-            // Of others, whether they vote is all that must be known beforehand; once they do, they are left alone.
-            let matters = self.neighbours.contains(server) || !member.voting;
+            // Of others, whether they vote is all that must be known beforehand; once they do, they are left alone, unless
+            // they owe an answer: it may have been lost, and who is taken for dead is not asked for anything else.
+            let owes = member.asked_at.is_some() && !self.strangers_stay_silent;
+            let matters = self.neighbours.contains(server) || !member.voting || owes;
             (member.link && matters && is_quiet(member)).then_some(*server)
         };
-        self.members.iter().filter_map(wanted).collect()
+        Some(self.members.iter().filter_map(wanted).collect())
     }
 }
 

@@ -61,6 +61,7 @@ pub(super) struct Repair {
 struct Session {
     number: u64,
     pair: Pair,
+    began: Instant,
     deadline: Instant,
     /// When the page was asked for.
     asked: Instant,
@@ -157,6 +158,7 @@ impl Repair {
             self.session = Some(Session {
                 number,
                 pair,
+                began: turn.now.instant,
                 deadline,
                 asked: turn.now.instant,
                 digests: BTreeMap::new(),
@@ -178,14 +180,14 @@ impl Repair {
         self.begin(turn);
     }
 
-    /// One of the two has answered. Returns the pair once its comparison has come to its end.
+    /// One of the two has answered. Returns the pair once its comparison has come to its end, and when that began.
     pub(super) fn on_reply(
         &mut self,
         turn: &mut Turn<'_>,
         from: ServerId,
         step: &RepairStep,
         reply: PeerReply,
-    ) -> Option<Pair> {
+    ) -> Option<(Pair, Instant)> {
         let session = self.session.as_mut().filter(|session| session.number == step.number())?;
         session.deadline = turn.now.instant + PATIENCE;
         let done = match (step, reply.answer) {
@@ -214,9 +216,9 @@ impl Repair {
             return None;
         }
         turn.out.count("comparisons");
-        let pair = self.session.take().map(|session| session.pair);
+        let compared = self.session.take().map(|session| (session.pair, session.began));
         self.begin(turn);
-        pair
+        compared
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     }
     let mut violations = Vec::new();
     for (key, version) in newest {
-        for replica in &evidence.topology.range_of(key).replicas {
+        for replica in evidence.replicas(key) {
             let cells = evidence.contents.get(replica).into_iter().flatten();
             let held = cells.filter(|(held, _)| held == key).map(|(_, cell)| cell.version).max();
             if held.unwrap_or_default() < version {

@@ -15,7 +15,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     }
     let mut violations = Vec::new();
     for (key, held) in keys {
-        let replicas = &evidence.topology.range_of(key).replicas;
+        let replicas = evidence.replicas(key);
         let strangers: Vec<_> = held.keys().filter(|server| !replicas.contains(server)).collect();
         if !strangers.is_empty() {
             violations.push(format!("key {key} is held by {strangers:?}, who are no replicas"));

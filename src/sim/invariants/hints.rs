@@ -16,7 +16,9 @@ pub(in super::super) struct Kept {
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let is_missing = |hint: &&Kept| {
         let cells = evidence.contents.get(&hint.target).into_iter().flatten();
-        let holds = |(key, cell): &(Key, Cell)| *key == hint.place && cell.version >= hint.version;
+        let place = |key: &Key| evidence.partitioner.place(key);
+        let holds =
+            |(key, cell): &(Key, Cell)| place(key) == hint.place && cell.version >= hint.version;
         !cells.into_iter().any(holds)
     };
     let missing = evidence.hints.iter().filter(is_missing);

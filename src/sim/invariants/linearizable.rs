@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::super::history::{Kind, Operation, Outcome};
-use super::super::workload::is_at_one;
 use super::Evidence;
 use crate::judge::oracle::{Call, Verdict, What, judge};
 use crate::model::Key;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let mut keys: BTreeMap<&Key, Vec<&Operation>> = BTreeMap::new();
-    for operation in evidence.operations.iter().filter(|operation| !is_at_one(&operation.key)) {
+    for operation in evidence.operations.iter().filter(|operation| operation.is_promised()) {
         keys.entry(&operation.key).or_default().push(operation);
     }
     let verdict = |(key, operations): (&Key, Vec<&Operation>)| match judge(&calls(&operations)) {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use super::history::Operation;
 use super::summary::Summary;
 use crate::model::{Cell, Key, ServerId, Status};
-use crate::ring::Topology;
+use crate::ring::{Partitioner, Topology};
 
 /// What a run leaves to be judged.
 pub(super) struct Evidence<'a> {
@@ -28,6 +28,7 @@ pub(super) struct Evidence<'a> {
     /// Writes that did not follow what their writer had seen.
     pub(super) out_of_order: &'a [String],
     pub(super) topology: &'a Topology,
+    pub(super) partitioner: Partitioner,
     /// What every server holds at the end.
     pub(super) contents: &'a BTreeMap<ServerId, Vec<(Key, Cell)>>,
     pub(super) statuses: &'a BTreeMap<ServerId, Status>,
@@ -39,9 +40,28 @@ pub(super) struct Evidence<'a> {
     pub(super) summary: &'a Summary,
 }
 
+impl Evidence<'_> {
+    /// Who keeps the key.
+    fn replicas(&self, key: &Key) -> &[ServerId] {
+        &self.topology.range_of(&self.partitioner.place(key)).replicas
+    }
+}
+
+/// What must hold as soon as a cluster has settled by itself, before anyone has written or read anything.
+pub(super) fn check_settled(evidence: &Evidence<'_>) -> Vec<String> {
+    let properties: [(&'static str, Check); 6] = [
+        ("acknowledged", acknowledged::check),
+        ("thin air", thin_air::check),
+        ("hints", hints::check),
+        ("bounds", bounds::check),
+        ("agreement", agreement::check),
+        ("settled", settled::check),
+    ];
+    violations(&properties, evidence)
+}
+
 /// All violations, each with the name of its property.
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
-    type Check = fn(&Evidence<'_>) -> Vec<String>;
     let properties: [(&'static str, Check); 11] = [
         ("linearizable", linearizable::check),
         ("acknowledged", acknowledged::check),
@@ -55,6 +75,12 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
         ("settled", settled::check),
         ("exercised", exercised::check),
     ];
+    violations(&properties, evidence)
+}
+
+type Check = fn(&Evidence<'_>) -> Vec<String>;
+
+fn violations(properties: &[(&'static str, Check)], evidence: &Evidence<'_>) -> Vec<String> {
     let mut violations = Vec::new();
     for (name, check) in properties {
         violations.extend(check(evidence).into_iter().map(|what| format!("{name}: {what}")));

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::super::history::{Operation, Outcome, Value};
-use super::super::workload::is_at_one;
 use super::Evidence;
 use crate::model::Key;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let mut reads: BTreeMap<&Key, Vec<(&Operation, Value)>> = BTreeMap::new();
-    for operation in evidence.operations.iter().filter(|operation| !is_at_one(&operation.key)) {
+    for operation in evidence.operations.iter().filter(|operation| operation.is_promised()) {
         if let Outcome::Found(value) = operation.outcome {
             reads.entry(&operation.key).or_default().push((operation, value));
         }

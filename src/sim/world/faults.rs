@@ -1,7 +1,7 @@
 //! What goes wrong at a moment, and whom it hits.
 //!
-//! Three replicas survive the loss of one disk at a time, so of wipes, turned bits and older copies there is one victim
-//! until it votes again. A turned bit may be found late; from the first one on the victim of such losses stays the same.
+//! Two replicas or more survive the loss of one disk at a time (`shape` has the table), so of wipes, turned bits and older
+//! copies there is one victim until it votes again, and never one that keeps an only copy. A turned bit may be found late; from the first one on the victim of such losses stays the same.
 
 use super::servers::Return;
 use super::{Coming, World};
@@ -22,7 +22,7 @@ impl World {
 
     pub(super) fn fault(&mut self) {
         // Let the cluster come to life first.
-        if self.calm || self.now < 1_200_000 {
+        if self.calm || self.now + 300_000 < self.comes_to_life() {
             return;
         }
         let ids: Vec<_> = self.servers.keys().copied().collect();
@@ -135,6 +135,7 @@ impl World {
     fn may_lose(&self, id: ServerId) -> bool {
         let votes = |server: &super::Server| server.node.as_ref().is_some_and(Node::is_voting);
         self.older.is_none()
+            && self.fewest_copies(id) > 1
             && self.flipped.iter().all(|victim| *victim == id)
             && self.servers.values().all(votes)
     }
@@ -153,7 +154,8 @@ impl World {
     }
 
     fn fault_old(&mut self, id: ServerId) {
-        if !self.may_lose(id) {
+        // Nor may one be about to stop that must tell of it.
+        if !self.may_lose(id) || self.sync_failed.is_some() {
             return;
         }
         let Some(copy) = self.copies.get(&id) else { return };

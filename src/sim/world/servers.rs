@@ -43,6 +43,9 @@ impl World {
         };
         let mut config = Config::new(id, "simulated".to_owned(), self.topology.clone());
         config.addresses = self.servers.keys().map(|id| (*id, format!("n{id}"))).collect();
+        config.partitioner = self.shape.partitioner;
+        config.accept_loss = self.fewest_copies(id) == 1;
+        config.max_hints = self.shape.max_hints;
         config.repair_interval = Duration::from_secs(1);
         config.cells = StoreOptions { memory: 200, dead_percent: 50, flaw: storage };
         config.max_loading = 60;
@@ -224,7 +227,12 @@ impl World {
         };
         let mut effects = Vec::new();
         node.step(now, event, &mut effects);
+        let marks = node.marks();
         let (deadline, gathered) = (node.next_deadline(), node.has_gathered());
+        let born = self.servers[&id].born;
+        for (target, start, missed) in marks {
+            self.marks.insert((id, target, start), born + missed.0);
+        }
         for effect in effects {
             // It may have come to its end in the middle of them.
             if self.servers[&id].node.is_none() {
@@ -287,15 +295,36 @@ impl World {
 
     /// A hint may be forgotten once its target has said that it holds that much, and not before.
     fn watch_hints(&mut self, holder: ServerId, command: &Command) {
+        if let Command::Append { log: Log::Hints, record: Record::Put { key, .. }, .. } = command {
+            self.summary.marks += u64::from(key.as_bytes().first() == Some(&1));
+        }
         let Command::Append { log: Log::Hints, record: Record::Erase { key, up_to }, .. } = command
         else {
             return;
         };
+        if let Some((target, start)) = mark_key(key) {
+            self.watch_mark(holder, target, start);
+            return;
+        }
         let Some((target, place)) = hint_key(key) else { return };
         let told = self.stored.get(&(holder, target, place.clone())).copied().unwrap_or_default();
         if told < *up_to {
             self.broken.push(format!(
                 "hints: server {holder} forgets a hint for {target}, key {place} up to {up_to}, and was told of {told}"
+            ));
+        }
+    }
+
+    /// A mark may be forgotten once the range was compared, and nothing was missed since that began.
+    fn watch_mark(&mut self, holder: ServerId, target: ServerId, start: Key) {
+        let mark = (holder, target, start);
+        let missed = self.marks.get(&mark).copied().unwrap_or_default();
+        let compared = self.compared.get(&mark).copied();
+        if compared.is_none_or(|began| began <= missed) {
+            let (_, _, start) = mark;
+            self.unsettled.push(format!(
+                "hints: server {holder} forgets that {target} must be compared from '{start}' on: something \
+                 was missed at {missed} µs, and the comparison began at {compared:?}"
             ));
         }
     }
@@ -349,6 +378,16 @@ fn hint(holder: ServerId, command: &Command) -> Option<(Ticket, Kept)> {
     };
     let (target, place) = hint_key(key)?;
     Some((*ticket, Kept { holder, target, place, version: cell.version }))
+}
+
+/// Of whom a mark is, and from which start on: its key is 1, the target, the start.
+fn mark_key(key: &Key) -> Option<(ServerId, Key)> {
+    match *key.as_bytes() {
+        [1, high, low, ref start @ ..] => {
+            Some((ServerId(u16::from_be_bytes([high, low])), Key::bound(start.to_vec())))
+        }
+        _ => None,
+    }
 }
 
 /// For whom a hint is, and for which place: its key is 0, the target, the place.
