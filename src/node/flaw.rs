@@ -46,11 +46,13 @@ pub enum Flaw {
     StrangersStaySilent,
     /// A mark goes with any comparison that ends, although something was missed after that had begun.
     DropNewMark,
+    /// A scan at ONE asks one replica, itself first, and no other when that one cannot answer or is slow.
+    ScanOneAsksNoOther,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 20] = [
+    pub const ALL: [Flaw; 21] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -71,6 +73,7 @@ impl Flaw {
         Flaw::ForgetCeiling,
         Flaw::StrangersStaySilent,
         Flaw::DropNewMark,
+        Flaw::ScanOneAsksNoOther,
     ];
 
     /// The name in flags and tables.
@@ -96,6 +99,7 @@ impl Flaw {
             Flaw::ForgetCeiling => "forget-ceiling",
             Flaw::StrangersStaySilent => "strangers-stay-silent",
             Flaw::DropNewMark => "drop-new-mark",
+            Flaw::ScanOneAsksNoOther => "scan-one-asks-no-other",
         }
     }
 }

@@ -216,6 +216,12 @@ impl Node {
         self.coordinator.in_hand() + self.out.in_hand() + self.replica.in_hand()
     }
 
+    /// Whether it would count on this server.
+    pub(crate) fn believes_alive(&self, server: ServerId) -> bool {
+        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+        super::turn::Roster::alive(&roster, server)
+    }
+
     /// Servers that are to be compared with others, the ranges' starts, and when a hint did not fit last.
     pub(crate) fn marks(&self) -> Vec<(ServerId, Key, Instant)> {
         self.handoff

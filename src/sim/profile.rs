@@ -171,7 +171,7 @@ impl Profile {
             Flaw::ClockVersions | Flaw::ClockFromBefore => Profile::Clocks,
             Flaw::ForgetCeiling | Flaw::ForgetSeen => Profile::Restarts,
             Flaw::OldLifeCounts => Profile::Lives,
-            Flaw::VoteEmpty | Flaw::CopyFromOne => Profile::Wipes,
+            Flaw::VoteEmpty | Flaw::CopyFromOne | Flaw::ScanOneAsksNoOther => Profile::Wipes,
             Flaw::CutDamage => Profile::Disks,
         }
     }

@@ -81,7 +81,9 @@ impl Fixed {
     /// The shapes in which a flaw's situation is common: rules of the register need no other than the demo's.
     pub fn for_flaw(flaw: Flaw) -> Fixed {
         match flaw {
-            Flaw::StrangersStaySilent | Flaw::DropNewMark => Fixed::default(),
+            Flaw::StrangersStaySilent | Flaw::DropNewMark | Flaw::ScanOneAsksNoOther => {
+                Fixed::default()
+            }
             _ => Fixed::demo(),
         }
     }

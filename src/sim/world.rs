@@ -137,6 +137,14 @@ struct Server {
     paused_until: u64,
 }
 
+/// A read at ONE.
+struct AtOne {
+    began: u64,
+    deadline: u64,
+    /// Replicas of the range that it goes over, which its coordinator believed alive when it was asked.
+    alive: Vec<ServerId>,
+}
+
 /// See the module.
 pub(super) struct World {
     options: Options,
@@ -192,6 +200,12 @@ pub(super) struct World {
     broken: Vec<String>,
     /// What did not hold when faults had stopped.
     unsettled: Vec<String>,
+    /// Reads at ONE under way: what each server's fellows were when it was asked.
+    reads_at_one: BTreeMap<u64, AtOne>,
+    /// When a link came up or went down last.
+    relinked: BTreeMap<(ServerId, ServerId), u64>,
+    /// Reads at ONE that failed without need.
+    unavailable: Vec<String>,
 }
 
 impl World {
@@ -259,6 +273,9 @@ impl World {
             trace: String::new(),
             broken: Vec::new(),
             unsettled: Vec::new(),
+            reads_at_one: BTreeMap::new(),
+            relinked: BTreeMap::new(),
+            unavailable: Vec::new(),
         }
     }
 
@@ -328,6 +345,7 @@ impl World {
                 // Unless a new link has taken the place of that one already.
                 if self.links.get(&(at, peer)).is_none_or(|linked| *linked == life) {
                     self.links.remove(&(at, peer));
+                    self.relinked.insert((at, peer), self.now);
                     self.note(|| format!("{at} loses its link to {peer}"));
                     self.step(at, Event::LinkDown { peer });
                 }
@@ -571,6 +589,7 @@ impl World {
     fn reach(&mut self, call: u64, server: ServerId, request: ClientRequest) {
         let Some((client, _)) = self.calls.get(&call).copied() else { return };
         if self.servers[&server].node.is_some() {
+            self.watch_read(call, server, &request);
             self.step(server, Event::Call { call: CallId(call), request });
         } else {
             // Nobody listens: the client knows that at once, and does not know more than that.

@@ -18,7 +18,7 @@
 //! # A read
 //!
 //! As many replicas as required are asked, one for its cell, the others for their versions; the rest when one of these is lost or
-//! late. Once as many as required have answered, the
+//! late. A page of a scan is asked of all at once, and at ONE as a get is. Once as many as required have answered, the
 //! newest version among them is the answer, if as many as required hold it; else it is first written back to
 //! them. That a majority holds what is answered is what makes two reads in a row never go back in time. Whoever
 //! answers later with something older is repaired behind the scenes.
@@ -191,9 +191,7 @@ impl Coordinator {
     ) {
         let id = self.allot();
         let place = Place::of(turn.config, turn.config.partitioner.place(&key));
-        // Several times as long as usual is late.
-        let patience = Duration::from_micros(self.usual_read.saturating_mul(8));
-        let patience = patience.clamp(read::PATIENCE.0, read::PATIENCE.1);
+        let patience = self.patience();
         match Read::start(turn, id, call, place, level, deadline, patience) {
             Ok(read) => {
                 self.admit(turn, id, read.next_deadline(), Operation::Read(read));
@@ -203,6 +201,12 @@ impl Coordinator {
                 turn.out.answer(call, Err(failure));
             }
         }
+    }
+
+    /// How long a read waits for those that it has asked first: several times as long as usual is late.
+    fn patience(&self) -> Duration {
+        let patience = Duration::from_micros(self.usual_read.saturating_mul(8));
+        patience.clamp(read::PATIENCE.0, read::PATIENCE.1)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one scan's parts, each of its own type")]
@@ -227,11 +231,14 @@ impl Coordinator {
         };
         let started = match invalid {
             Some(invalid) => Err(Failure::Invalid(invalid)),
-            None => Scan::start(turn, id, call, from, to, limit, level, deadline),
+            None => {
+                let patience = self.patience();
+                Scan::start(turn, id, call, from, to, limit, level, deadline, patience)
+            }
         };
         match started {
             Ok(scan) => {
-                self.admit(turn, id, scan.deadline(), Operation::Scan(scan));
+                self.admit(turn, id, scan.next_deadline(), Operation::Scan(scan));
             }
             Err(failure) => {
                 turn.out.count("reads_refused");
@@ -315,7 +322,7 @@ impl Coordinator {
             missed.extend(self.with(turn, id, |operation, turn| match operation {
                 Operation::Write(write) => write.on_deadline(turn),
                 Operation::Read(read) => read.on_time(turn, id),
-                Operation::Scan(scan) => scan.on_deadline(turn),
+                Operation::Scan(scan) => scan.on_time(turn, id),
             }));
             if self.deadlines.first() == Some(&(at, id)) {
                 // Its moment has come and nothing else is planned for it.
@@ -382,13 +389,15 @@ impl Coordinator {
                 self.clock_waiters.remove(&id);
             }
         }
-        if let Operation::Read(read) = operation {
-            let next = read.next_deadline();
-            if next != *at {
-                self.deadlines.remove(&(*at, id));
-                self.deadlines.insert((next, id));
-                *at = next;
-            }
+        let next = match operation {
+            Operation::Read(read) => read.next_deadline(),
+            Operation::Scan(scan) => scan.next_deadline(),
+            Operation::Write(_) => return None,
+        };
+        if next != *at {
+            self.deadlines.remove(&(*at, id));
+            self.deadlines.insert((next, id));
+            *at = next;
         }
         None
     }

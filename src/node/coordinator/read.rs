@@ -45,6 +45,13 @@ struct Held {
     content: Option<Content>,
 }
 
+/// Whom to ask first: this server itself, whose own copy costs no message; then those that answer; then those that seem to
+/// hesitate. Whoever does not vote comes last, for its answer does not count.
+pub(super) fn preference(turn: &Turn<'_>, server: ServerId) -> (bool, bool, bool) {
+    let (alive, prompt) = (turn.roster.alive(server), turn.roster.prompt(server));
+    (server != turn.config.server || !alive, !alive, !prompt)
+}
+
 impl Read {
     pub(super) fn start(
         turn: &mut Turn<'_>,
@@ -184,14 +191,11 @@ impl Read {
         if missing == 0 {
             return;
         }
-        let (me, count) = (turn.config.server, self.place.replicas.len());
+        let count = self.place.replicas.len();
         let in_turn = (0..count).map(|step| self.place.replicas[(id.0 as usize + step) % count]);
         let mut others: Vec<_> =
             in_turn.filter(|server| !asked(*server) && turn.roster.reachable(*server)).collect();
-        others.sort_by_key(|server| {
-            let (alive, prompt) = (turn.roster.alive(*server), turn.roster.prompt(*server));
-            (*server != me || !alive, !alive, !prompt)
-        });
+        others.sort_by_key(|server| preference(turn, *server));
         for server in others.into_iter().take(missing) {
             let with_value = self.asked_value.is_empty();
             self.ask(turn, id, server, with_value);

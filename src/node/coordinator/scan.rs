@@ -5,12 +5,20 @@
 //! is answered, as a get would do. An answer that was cut short says nothing of the keys behind its last one, so
 //! a page is merged only up to the smallest last key of a cut answer.
 //!
+//! At ONE a page is asked of one replica, the one that a get would ask; of the next when that one cannot answer or its answer
+//! does not count; and of all when it is slow.
+//!
 //! Each key is thus a get at the level, some time during the call; the scan as a whole is no snapshot.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use smallvec::SmallVec;
+
+use super::super::Flaw;
 use super::super::turn::{OperationId, Origin, Turn};
 use super::Place;
+use super::read::preference;
 use super::tally::Tally;
 use crate::model::{
     CallId, Cell, ClientResponse, Content, Failure, Instant, Key, Level, PageEntry, PeerAnswer,
@@ -33,6 +41,12 @@ pub(super) struct Scan {
     call: Option<CallId>,
     level: Level,
     deadline: Instant,
+    /// How long one replica that is asked alone has for a page, until the others are asked too.
+    patience: Duration,
+    /// When that is over; `None` once everyone has been asked.
+    impatient_at: Option<Instant>,
+    /// Replicas asked for the present page.
+    asked: SmallVec<[ServerId; 8]>,
     /// End, exclusive.
     to: Option<Key>,
     limit: usize,
@@ -93,6 +107,7 @@ impl Scan {
         limit: usize,
         level: Level,
         deadline: Instant,
+        patience: Duration,
     ) -> Result<Scan, Failure> {
         let place = Place::of(turn.config, from.clone());
         let phase = Phase::Gathering(Tally::new(&place.replicas, 0));
@@ -100,6 +115,9 @@ impl Scan {
             call: Some(call),
             level,
             deadline,
+            patience,
+            impatient_at: None,
+            asked: SmallVec::new(),
             to,
             limit,
             entries: Vec::new(),
@@ -156,7 +174,22 @@ impl Scan {
         self.advance(turn, id);
     }
 
-    pub(super) fn on_deadline(&mut self, turn: &mut Turn<'_>) {
+    /// The next moment at which [`Scan::on_time`] has something to do.
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.impatient_at.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
+    pub(super) fn on_time(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        if turn.now.instant >= self.deadline {
+            self.on_deadline(turn);
+        } else if self.impatient_at.is_some_and(|at| turn.now.instant >= at) {
+            self.impatient_at = None;
+            turn.out.count("scans_impatient");
+            self.ask_more(turn, id, usize::MAX);
+        }
+    }
+
+    fn on_deadline(&mut self, turn: &mut Turn<'_>) {
         let received = match &self.phase {
             Phase::Gathering(tally) => tally.received(turn.roster),
             Phase::WritingBack { open, .. } => {
@@ -171,10 +204,6 @@ impl Scan {
         self.call.is_none()
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
     /// Asks for the page at the cursor.
     fn ask(&mut self, turn: &mut Turn<'_>, id: OperationId) -> Result<(), Failure> {
         self.pages += 1;
@@ -183,31 +212,72 @@ impl Scan {
         if alive < required {
             return Err(Failure::Unavailable { level: self.level, required, alive });
         }
-        let end = [self.place.end.as_ref(), self.to.as_ref()].into_iter().flatten().min().cloned();
-        let me = turn.config.server;
         let mut tally = Tally::new(&self.place.replicas, required);
-        let mut replicas = self.place.replicas.clone();
-        replicas.sort_by_key(|replica| (*replica != me, !turn.roster.alive(*replica)));
-        for (position, replica) in replicas.into_iter().enumerate() {
-            // ONE asks one; the others ask everyone and take the first answers.
-            let wanted = self.level != Level::One || position == 0;
-            if wanted && turn.roster.reachable(replica) {
-                let request = PeerRequest::Page {
-                    from: self.cursor.clone(),
-                    to: end.clone(),
-                    epoch: self.place.epoch,
-                    max_entries: PAGE_ENTRIES.min(self.limit - self.entries.len() + 1),
-                    max_bytes: PAGE_BYTES,
-                    with_values: true,
-                };
-                let origin = Origin::ScanPage(id, self.pages);
-                turn.out.ask(replica, origin, request, self.deadline);
-            } else {
-                tally.miss(replica);
+        for replica in &self.place.replicas {
+            if !turn.roster.reachable(*replica) {
+                tally.miss(*replica);
             }
         }
         self.phase = Phase::Gathering(tally);
+        self.asked.clear();
+        // ONE asks one; the others ask everyone and take the first answers.
+        let is_one = self.level == Level::One;
+        self.impatient_at = is_one.then(|| turn.now.instant + self.patience);
+        self.ask_more(turn, id, if is_one { 1 } else { usize::MAX });
+        if is_one && turn.config.flaw == Some(Flaw::ScanOneAsksNoOther) {
+            self.forget_others();
+        }
         Ok(())
+    }
+
+    /// Asks so many replicas more for the present page, in the order in which a get would ask them.
+    fn ask_more(&mut self, turn: &mut Turn<'_>, id: OperationId, most: usize) {
+        if !matches!(self.phase, Phase::Gathering(_)) {
+            return;
+        }
+        let end = [self.place.end.as_ref(), self.to.as_ref()].into_iter().flatten().min().cloned();
+        let may =
+            |replica: &ServerId| turn.roster.reachable(*replica) && !self.asked.contains(replica);
+        let mut others: SmallVec<[ServerId; 8]> =
+            self.place.replicas.iter().copied().filter(may).collect();
+        others.sort_by_key(|replica| preference(turn, *replica));
+        if turn.config.flaw == Some(Flaw::ScanOneAsksNoOther) {
+            others.sort_by_key(|replica| *replica != turn.config.server);
+        }
+        for replica in others.into_iter().take(most) {
+            let request = PeerRequest::Page {
+                from: self.cursor.clone(),
+                to: end.clone(),
+                epoch: self.place.epoch,
+                max_entries: PAGE_ENTRIES.min(self.limit - self.entries.len() + 1),
+                max_bytes: PAGE_BYTES,
+                with_values: true,
+            };
+            let origin = Origin::ScanPage(id, self.pages);
+            turn.out.ask(replica, origin, request, self.deadline);
+            self.asked.push(replica);
+        }
+    }
+
+    /// Asks one replica more; if none of those that are left can be reached, there is nothing to wait for.
+    fn ask_next(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let before = self.asked.len();
+        self.ask_more(turn, id, 1);
+        if self.asked.len() > before {
+            return;
+        }
+        let Phase::Gathering(tally) = &self.phase else { return };
+        let failure = self.timed_out(tally.received(turn.roster));
+        self.fail(turn, failure);
+    }
+
+    /// For [`Flaw::ScanOneAsksNoOther`].
+    fn forget_others(&mut self) {
+        let Phase::Gathering(tally) = &mut self.phase else { return };
+        for replica in self.place.replicas.iter().filter(|replica| !self.asked.contains(replica)) {
+            tally.miss(*replica);
+        }
+        self.impatient_at = None;
     }
 
     fn advance(&mut self, turn: &mut Turn<'_>, id: OperationId) {
@@ -220,6 +290,9 @@ impl Scan {
                     let received = tally.received(turn.roster);
                     let failure = self.timed_out(received);
                     self.fail(turn, failure);
+                } else if !tally.waiting().any(|replica| self.asked.contains(&replica)) {
+                    // Whoever was asked will not answer, or does not count.
+                    self.ask_next(turn, id);
                 }
                 return;
             }

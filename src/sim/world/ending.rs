@@ -291,6 +291,7 @@ impl World {
         }
         let mut violations = self.broken.clone();
         violations.append(&mut self.unsettled);
+        violations.append(&mut self.unavailable);
         if let Some((server, folder)) = self.older {
             if self.servers[&server].node.as_ref().is_some_and(|node| node.folder() == folder) {
                 violations.push(format!(

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::{Coming, NOBODY, Server, Snapshot, World, whole};
-use crate::model::{FolderId, Hello, Key, ServerId};
+use super::{AtOne, Coming, NOBODY, Server, Snapshot, World, whole};
+use crate::model::{ClientRequest, ClientResponse, Failure, FolderId, Hello, Key, Level, ServerId};
 use crate::node::{Config, Effect, Event, Flaw, Node};
 use crate::sim::invariants::Kept;
 use crate::sim::workload::Told;
@@ -133,6 +133,7 @@ impl World {
                 if let Some(Ok(Call::Hello(hello))) = request.map(|request| request.call) {
                     let life = self.servers[&to].life;
                     self.links.insert((at, to), life);
+                    self.relinked.insert((at, to), self.now);
                     self.note(|| format!("{at} has a link to {to}"));
                     self.step(at, Event::LinkUp { hello });
                 } else {
@@ -270,6 +271,7 @@ impl World {
             Effect::Reply { to, id: request_id, reply } => self.reply(id, to, request_id, reply),
             Effect::Answer { call, result } => {
                 self.note(|| format!("{id} answers call {}: {result:?}", call.0));
+                self.judge_read(id, call.0, &result);
                 match self.calls.remove(&call.0) {
                     Some((NOBODY, _)) => {
                         self.answers.insert(call.0, result);
@@ -288,6 +290,57 @@ impl World {
                     self.broken.push(format!("server {id} stops: {reason}"));
                 }
             }
+        }
+    }
+
+    // ── Reads at ONE ────────────────────────────────────────────────────────────────────────────────────
+
+    /// A read at ONE begins.
+    pub(super) fn watch_read(&mut self, call: u64, server: ServerId, request: &ClientRequest) {
+        let (place, timeout) = match request {
+            ClientRequest::Get { key, level: Level::One, timeout } => {
+                (self.shape.partitioner.place(key), timeout)
+            }
+            // One that ends within the range in which it begins.
+            ClientRequest::Scan { from, to: Some(_), level: Level::One, timeout, .. } => {
+                (from.clone(), timeout)
+            }
+            _ => return,
+        };
+        let Some(node) = &self.servers[&server].node else { return };
+        let replicas = &self.topology.range_of(&place).replicas;
+        let alive = replicas.iter().copied().filter(|replica| node.believes_alive(*replica));
+        let (began, timeout) = (self.now, timeout.unwrap_or_default().as_micros() as u64);
+        let read = AtOne { began, deadline: began + timeout, alive: alive.collect() };
+        self.reads_at_one.insert(call, read);
+    }
+
+    /// A read at ONE does not fail before its time while there is a replica that its coordinator has believed alive all the
+    /// while, over the same link: that one could have been asked.
+    fn judge_read(
+        &mut self,
+        server: ServerId,
+        call: u64,
+        result: &Result<ClientResponse, Failure>,
+    ) {
+        let Some(read) = self.reads_at_one.remove(&call) else { return };
+        let Err(failure @ (Failure::TimedOut { .. } | Failure::Unavailable { .. })) = result else {
+            return;
+        };
+        let Some(node) = &self.servers[&server].node else { return };
+        let relinked = |replica: &ServerId| {
+            self.relinked.get(&(server, *replica)).is_some_and(|at| *at >= read.began)
+        };
+        let could = |replica: &&ServerId| node.believes_alive(**replica) && !relinked(replica);
+        if self.now < read.deadline
+            && self.unavailable.is_empty()
+            && let Some(replica) = read.alive.iter().find(could)
+        {
+            let ms = (read.deadline - self.now) / 1_000;
+            self.unavailable.push(format!(
+                "available: server {server} fails call {call} at ONE {ms} ms before its time, and could have \
+                 asked server {replica}: {failure}"
+            ));
         }
     }
 
