@@ -6,7 +6,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use chord::gateway;
 use chord::model::ServerId;
@@ -36,9 +36,32 @@ const NOT_VOTING: u8 = 3;
 /// What `--probe` exits with when the server votes and does not see all others vote.
 const ALONE: u8 = 4;
 
+/// What a signal ends this process with as long as there is nothing to be ended in order; [`RUNNING`]: there is.
+static ON_SIGNAL: AtomicI32 = AtomicI32::new(0);
+const RUNNING: i32 = -1;
+/// Of a process that SIGTERM ends: whoever probes has got no answer.
+const TERMINATED: i32 = 143;
+
 fn main() -> ExitCode {
+    // Before anything else: whoever starts a server may think better of it at once.
+    let (ask, asked_to_stop) = watch::channel(false);
+    let asked = AtomicBool::new(false);
+    let handler = ctrlc::set_handler(move || {
+        let code = ON_SIGNAL.load(Ordering::SeqCst);
+        if code != RUNNING {
+            std::process::exit(code);
+        }
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        ask.send_replace(true);
+    });
+    if let Err(error) = handler {
+        return fail(&error, 1);
+    }
     let program = Program::parse();
     if let Some(address) = &program.probe {
+        ON_SIGNAL.store(TERMINATED, Ordering::SeqCst);
         return probe(address);
     }
     let mut config = match program.flags.resolve() {
@@ -51,18 +74,8 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("CHORD_LOG", "info"))
         .format_target(false)
         .init();
+    ON_SIGNAL.store(RUNNING, Ordering::SeqCst);
     // The HTTP door is closed first, while the server still answers the requests that it has in hand.
-    let (ask, asked_to_stop) = watch::channel(false);
-    let asked = AtomicBool::new(false);
-    let handler = ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        ask.send_replace(true);
-    });
-    if let Err(error) = handler {
-        return fail(&error, 1);
-    }
     let stopped = match config.http.take() {
         None => asked_to_stop,
         Some(listen) => match open_door(settings(&config, listen), asked_to_stop) {

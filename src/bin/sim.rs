@@ -159,7 +159,10 @@ fn main() -> ExitCode {
     );
     // A few clusters may well miss something; many that do prove nothing about it.
     let faults = flags.only.map_or_else(|| profile.faults(), |only| vec![only]);
-    let missing = if total.runs >= ENOUGH { total.missing(&faults) } else { Vec::new() };
+    let mut missing = if total.runs >= ENOUGH { total.missing(&faults) } else { Vec::new() };
+    if total.runs >= ENOUGH && fixed == Fixed::default() {
+        missing.extend(total.missing_shapes(&faults));
+    }
     if !missing.is_empty() {
         eprintln!(
             "chord-sim: there were no {}: these runs prove nothing about that",

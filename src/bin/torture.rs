@@ -62,6 +62,9 @@ struct Flags {
     /// A flag for every server, like --server-flag=--sync=5s; may be given several times.
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     server_flag: Vec<String>,
+    /// Keep the history of every run in this folder, also of those that passed: one operation a line of JSON.
+    #[arg(long, value_name = "FOLDER")]
+    keep_histories: Option<PathBuf>,
     /// Judge this history, one operation a line of JSON, and end.
     #[arg(long, value_name = "FILE")]
     judge: Option<PathBuf>,
@@ -115,6 +118,7 @@ fn torture(flags: &Flags) -> Result<bool, String> {
         faults,
         proxies: flags.proxies,
         flags: flags.server_flag.clone(),
+        histories: flags.keep_histories.clone(),
     })?;
     let began = Instant::now();
     let length = Duration::from_secs_f64(flags.minutes.max(0.0) * 60.0);

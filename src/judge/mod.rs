@@ -14,7 +14,8 @@
 //! And a run in which too little succeeded has shown nothing: that is a failure of its own kind.
 //!
 //! Own writes and lost would follow from the first; they are judged apart since they say what is wrong in a line, and
-//! since they also hold where the search is given up. Keys that were also used at ONE are not judged by the first.
+//! since they also hold where the search is given up. Keys that were written at ONE are not judged by the first, nor is what
+//! was read at ONE: that may be any value whose write had begun, and nothing else.
 
 mod entry;
 pub(crate) mod oracle;
@@ -94,10 +95,17 @@ fn written<'a>(entry: &'a &Entry) -> Option<&'a str> {
     (entry.op == Op::Put).then_some(entry.value.as_deref()).flatten()
 }
 
-fn linearizable(entries: &[&Entry]) -> Result<(), String> {
-    if entries.iter().any(|entry| entry.level == "ONE" && !entry.is_final) {
-        return Ok(());
+/// What promises to be one copy: everything that was not read at ONE, unless someone has written at ONE.
+fn promised<'a>(entries: &[&'a Entry]) -> Vec<&'a Entry> {
+    let at_one = |entry: &&Entry| entry.level == "ONE" && !entry.is_final;
+    if entries.iter().any(|entry| at_one(entry) && entry.op != Op::Get) {
+        return Vec::new();
     }
+    entries.iter().copied().filter(|entry| !at_one(entry)).collect()
+}
+
+fn linearizable(entries: &[&Entry]) -> Result<(), String> {
+    let entries = promised(entries);
     let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
     let mut twice = None;
     for value in entries.iter().filter_map(written) {
@@ -142,6 +150,7 @@ fn thin_air(entries: &[&Entry]) -> Result<(), String> {
         entries.iter().filter(is_wanted).filter_map(written).collect()
     };
     let (there, refused) = (of(false), of(true));
+    let begun = writes(entries);
     for entry in entries.iter().filter(|entry| entry.op == Op::Get && entry.outcome == Outcome::Ok)
     {
         let Some(value) = entry.value.as_deref() else { continue };
@@ -149,6 +158,9 @@ fn thin_air(entries: &[&Entry]) -> Result<(), String> {
             let why =
                 if refused.contains(value) { "its write was refused" } else { "nobody wrote it" };
             return Err(format!("{} found {value}, but {why}", entry.who()));
+        }
+        if !entry.is_final && begun.get(value).is_some_and(|write| write.start > entry.end) {
+            return Err(format!("{} found {value} before it was written", entry.who()));
         }
     }
     Ok(())
@@ -160,10 +172,8 @@ fn writes<'a>(entries: &'a [&Entry]) -> BTreeMap<&'a str, &'a Entry> {
 }
 
 fn own_writes(entries: &[&Entry]) -> Result<(), String> {
-    if entries.iter().any(|entry| entry.level == "ONE" && !entry.is_final) {
-        return Ok(());
-    }
-    let writes = writes(entries);
+    let entries = promised(entries);
+    let writes = writes(&entries);
     // The latest write that a client was told had succeeded.
     let mut own: BTreeMap<&str, &Entry> = BTreeMap::new();
     let mut sorted: Vec<_> = entries.iter().filter(|entry| !entry.is_final).collect();

@@ -292,7 +292,9 @@ impl Node {
                 }
             }
             ClientRequest::Inspect { source: InspectSource::HintsFor(target), from, limit } => {
-                let result = if self.membership.servers().any(|server| server == target) {
+                // For itself a server keeps none.
+                let mut servers = self.membership.servers().chain([self.config.server]);
+                let result = if servers.any(|server| server == target) {
                     let (entries, truncated) = self.handoff.inspect(target, &from, limit);
                     Ok(self.inspected(entries, truncated))
                 } else {

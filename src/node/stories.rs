@@ -121,9 +121,10 @@ impl Runner for Stage {
             "scan" => {
                 let limit = args.take_key("limit").unwrap_or("10").parse()?;
                 let from = Key::bound(args.take_key("from").unwrap_or("").to_owned());
+                let level = args.take_key("level").unwrap_or("quorum").parse()?;
                 let any_order = args.take_key("any_order").is_some_and(|any| any == "yes");
                 let server = self.server(args.next_pos())?;
-                let (to, level, timeout) = (None, Level::Quorum, None);
+                let (to, timeout) = (None, None);
                 let scan = ClientRequest::Scan { from, to, limit, level, timeout, any_order };
                 self.call(server, scan);
             }

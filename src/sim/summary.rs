@@ -115,8 +115,6 @@ impl Summary {
             ("reads that found out", self.reads_ok),
             ("scans", self.scanned),
             ("scans at ONE", self.scanned_at_one),
-            ("clusters of other shapes", self.other_shapes),
-            ("long runs", self.long_runs),
             ("compactions", self.compactions),
             ("reads that waited for others to come from the disk", self.loads_put_off),
         ];
@@ -137,8 +135,20 @@ impl Summary {
         if crashes_or_cuts {
             needed.push(("writes sent again", self.retries));
             needed.push(("hints delivered", self.hints_delivered));
-            needed.push(("marks in the place of hints", self.marks));
             needed.push(("reads that wrote back", self.written_back));
+        }
+        let missing = needed.into_iter().filter(|(_, count)| *count == 0);
+        missing.map(|(what, _)| what).collect()
+    }
+}
+
+impl Summary {
+    /// The same of runs whose shapes are left to their seeds.
+    pub fn missing_shapes(&self, faults: &[Fault]) -> Vec<&'static str> {
+        let mut needed =
+            vec![("clusters of other shapes", self.other_shapes), ("long runs", self.long_runs)];
+        if faults.iter().any(|f| matches!(f, Fault::Crash | Fault::Cut)) {
+            needed.push(("marks in the place of hints", self.marks));
         }
         let missing = needed.into_iter().filter(|(_, count)| *count == 0);
         missing.map(|(what, _)| what).collect()

@@ -161,8 +161,14 @@ impl Worker {
         self.record(op, key, value, start, outcome, level, node, ts);
     }
 
+    /// Now and then at ONE, although the key is written at QUORUM: what is found may be old, and was written.
+    fn read_level(&mut self, level: Level) -> Level {
+        if self.random.chance(80) { Level::One } else { level }
+    }
+
     async fn get(&mut self) {
         let (name, level) = self.key();
+        let level = self.read_level(level);
         let request = ClientRequest::Get { key: Key::bound(name.clone()), level, timeout: None };
         let start = now();
         match self.client.read(request).await {
@@ -182,12 +188,13 @@ impl Worker {
     /// A scan is a get of every key that it goes over, those included that it does not find.
     async fn scan(&mut self) {
         let first = self.random.below(12);
+        let level = self.read_level(Level::Quorum);
         let (from, to) = (format!("m{first:02}"), format!("m{:02}", first + 8));
         let request = ClientRequest::Scan {
             from: Key::bound(from),
             to: Some(Key::bound(to)),
             limit: 4 + self.random.below(8) as usize,
-            level: Level::Quorum,
+            level,
             timeout: None,
             any_order: false,
         };
@@ -209,7 +216,7 @@ impl Worker {
                 None => (None, None),
             };
             let key = key.to_string();
-            self.record(Op::Get, key, value, start, Outcome::Ok, Level::Quorum, server, ts);
+            self.record(Op::Get, key, value, start, Outcome::Ok, level, server, ts);
         }
     }
 

@@ -76,6 +76,8 @@ pub struct Options {
     pub proxies: bool,
     /// Further flags for every server.
     pub flags: Vec<String>,
+    /// Where the histories of all runs are kept, those included that passed.
+    pub histories: Option<PathBuf>,
 }
 
 /// What came of one run.
@@ -195,6 +197,11 @@ impl Torture {
             }
         };
         if let Err(error) = self.drive(seed, faults, shape, hosts, &folder, &mut report) {
+            report.judgement.violations.push(format!("harness: {error}"));
+        }
+        if let Some(histories) = &self.options.histories
+            && let Err(error) = keep_history(&folder, histories)
+        {
             report.judgement.violations.push(format!("harness: {error}"));
         }
         if report.judgement.violations.is_empty() {
@@ -445,4 +452,21 @@ fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
         }
         pause(Duration::from_millis(30));
     }
+}
+
+/// Copies a run's history under the run's name, which no other run has had.
+fn keep_history(run: &Path, histories: &Path) -> Result<(), String> {
+    let name = run.file_name().unwrap_or_default().to_string_lossy();
+    let failed = |error: std::io::Error| format!("{}: {error}", histories.display());
+    fs::create_dir_all(histories).map_err(failed)?;
+    let to = (1..)
+        .map(|again| {
+            histories.join(format!(
+                "{name}{}.jsonl",
+                if again == 1 { String::new() } else { format!("-{again}") }
+            ))
+        })
+        .find(|path| !path.exists());
+    let from = run.join("history.jsonl");
+    to.map_or(Ok(()), |to| fs::copy(from, to).map(|_| ()).map_err(failed))
 }
