@@ -336,6 +336,34 @@ mod tests {
         }
     }
 
+    /// `ONE` after the key: at that level.
+    #[test]
+    fn what_was_read_at_one_may_be_old_but_was_written_and_leaves_the_rest_of_its_key_judged() {
+        let names = |text: &str| {
+            let mut history = history(&text.replace("ONE", ""));
+            for (entry, line) in history.iter_mut().zip(text.lines()) {
+                if line.contains("ONE") {
+                    entry.level = "ONE".to_owned();
+                }
+            }
+            judge(&history, 2)
+                .violations
+                .iter()
+                .map(|v| v.split(':').next().unwrap().to_owned())
+                .collect()
+        };
+        let expect = |text: &str, expected: &[&str]| {
+            let found: Vec<String> = names(text);
+            assert_eq!(found, expected, "{text}");
+        };
+        let written = "c1 put k a 1-2 ok\nc1 put k b 3-4 ok\n";
+        expect(&format!("{written}c2 get k ONE a 5-6\nc1 get k ONE - 7-8"), &[]);
+        expect(&format!("{written}c2 get k ONE x 5-6"), &["thin air"]);
+        expect(&format!("{written}c2 get k ONE b 1-2"), &["thin air"]);
+        expect(&format!("{written}c2 get k ONE a 5-6\nc2 get k a 7-8"), &["linearizable"]);
+        expect("c1 put k ONE a 1-2 ok\nc1 put k b 3-4 ok\nc2 get k a 5-6", &[]);
+    }
+
     #[test]
     fn an_entry_is_a_line_of_json() {
         let entry = &history("node1 delete k - 1-2 ok 7")[0];
