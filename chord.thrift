@@ -14,6 +14,24 @@ enum Level {
   ONE = 1,
   QUORUM = 2,
   ALL = 3,
+  /**
+   * As QUORUM while a majority of the key's replicas lives; otherwise every replica that lives, and at least one. The answer
+   * says which it was. Not for scans. An older server refuses it as INVALID_REQUEST.
+   */
+  AVAILABLE = 4,
+}
+
+/** What a call at AVAILABLE has had. */
+struct Reached {
+  /**
+   * QUORUM: it was as at QUORUM; a key of which every answer says so behaves as one copy. AVAILABLE: no more than that these
+   * replicas, all that lived, hold it.
+   */
+  1: required Level level,
+  /** Replicas that hold what was written or answered. */
+  2: required i32 holding,
+  /** Replicas that the key has. */
+  3: required i32 replicas,
 }
 
 /**
@@ -88,6 +106,8 @@ struct PutResponse {
   2: optional bool overtaken,
   /** The server that coordinated the call. */
   3: optional i32 server,
+  /** Of a call at AVAILABLE. */
+  4: optional Reached reached,
 }
 
 struct PrepareRequest {
@@ -115,6 +135,8 @@ struct GetResponse {
   /** Of the value, or of the deletion; absent if the key was never written. */
   3: optional Version version,
   4: optional i32 server,
+  /** Of a call at AVAILABLE. */
+  5: optional Reached reached,
 }
 
 struct ScanRequest {

@@ -50,7 +50,7 @@ fn codec(criterion: &mut Criterion) {
         known: [(ServerId(1), Incarnation(1)), (ServerId(2), Incarnation(1))].into_iter().collect(),
     };
     let server = ServerId(1);
-    let got = ClientResponse::Get { cell: Some(cell(1)) };
+    let got = ClientResponse::Get { cell: Some(cell(1)), reached: None };
     let stored = PeerAnswer::Stored { current: version(1) };
     let answers = [
         ("get", chord::wire::Method::Get, Answer::Client { server, result: Ok(got) }),

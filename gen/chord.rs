@@ -33,10 +33,14 @@ impl Level {
   pub const ONE: Level = Level(1);
   pub const QUORUM: Level = Level(2);
   pub const ALL: Level = Level(3);
+  /// As QUORUM while a majority of the key's replicas lives; otherwise every replica that lives, and at least one. The answer
+  /// says which it was. Not for scans. An older server refuses it as INVALID_REQUEST.
+  pub const AVAILABLE: Level = Level(4);
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::ONE,
     Self::QUORUM,
     Self::ALL,
+    Self::AVAILABLE,
   ];
 }
 
@@ -57,6 +61,7 @@ impl From<i32> for Level {
       1 => Level::ONE,
       2 => Level::QUORUM,
       3 => Level::ALL,
+      4 => Level::AVAILABLE,
       _ => Level(i)
     }
   }
@@ -198,6 +203,91 @@ impl From<RefusalReason> for i32 {
 impl From<&RefusalReason> for i32 {
   fn from(e: &RefusalReason) -> i32 {
     e.0
+  }
+}
+
+//
+// Reached
+//
+
+/// What a call at AVAILABLE has had.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Reached {
+  /// QUORUM: it was as at QUORUM; a key of which every answer says so behaves as one copy. AVAILABLE: no more than that these
+  /// replicas, all that lived, hold it.
+  pub level: Level,
+  /// Replicas that hold what was written or answered.
+  pub holding: i32,
+  /// Replicas that the key has.
+  pub replicas: i32,
+}
+
+impl Reached {
+  pub fn new(level: Level, holding: i32, replicas: i32) -> Reached {
+    Reached {
+      level,
+      holding,
+      replicas,
+    }
+  }
+}
+
+impl TSerializable for Reached {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<Reached> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<Level> = None;
+    let mut f_2: Option<i32> = None;
+    let mut f_3: Option<i32> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = Level::read_from_in_protocol(i_prot)?;
+          f_1 = Some(val);
+        },
+        2 => {
+          let val = i_prot.read_i32()?;
+          f_2 = Some(val);
+        },
+        3 => {
+          let val = i_prot.read_i32()?;
+          f_3 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("Reached.level", &f_1)?;
+    verify_required_field_exists("Reached.holding", &f_2)?;
+    verify_required_field_exists("Reached.replicas", &f_3)?;
+    let ret = Reached {
+      level: f_1.expect("auto-generated code should have checked for presence of required fields"),
+      holding: f_2.expect("auto-generated code should have checked for presence of required fields"),
+      replicas: f_3.expect("auto-generated code should have checked for presence of required fields"),
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("Reached");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("level", TType::I32, 1))?;
+    self.level.write_to_out_protocol(o_prot)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("holding", TType::I32, 2))?;
+    o_prot.write_i32(self.holding)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("replicas", TType::I32, 3))?;
+    o_prot.write_i32(self.replicas)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
   }
 }
 
@@ -694,14 +784,17 @@ pub struct PutResponse {
   pub overtaken: Option<bool>,
   /// The server that coordinated the call.
   pub server: Option<i32>,
+  /// Of a call at AVAILABLE.
+  pub reached: Option<Reached>,
 }
 
 impl PutResponse {
-  pub fn new<F2, F3>(version: Version, overtaken: F2, server: F3) -> PutResponse where F2: Into<Option<bool>>, F3: Into<Option<i32>> {
+  pub fn new<F2, F3, F4>(version: Version, overtaken: F2, server: F3, reached: F4) -> PutResponse where F2: Into<Option<bool>>, F3: Into<Option<i32>>, F4: Into<Option<Reached>> {
     PutResponse {
       version,
       overtaken: overtaken.into(),
       server: server.into(),
+      reached: reached.into(),
     }
   }
 }
@@ -712,6 +805,7 @@ impl TSerializable for PutResponse {
     let mut f_1: Option<Version> = None;
     let mut f_2: Option<bool> = None;
     let mut f_3: Option<i32> = None;
+    let mut f_4: Option<Reached> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -731,6 +825,10 @@ impl TSerializable for PutResponse {
           let val = i_prot.read_i32()?;
           f_3 = Some(val);
         },
+        4 => {
+          let val = Reached::read_from_in_protocol(i_prot)?;
+          f_4 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -743,6 +841,7 @@ impl TSerializable for PutResponse {
       version: f_1.expect("auto-generated code should have checked for presence of required fields"),
       overtaken: f_2,
       server: f_3,
+      reached: f_4,
     };
     Ok(ret)
   }
@@ -760,6 +859,11 @@ impl TSerializable for PutResponse {
     if let Some(fld_var) = self.server {
       o_prot.write_field_begin(&TFieldIdentifier::new("server", TType::I32, 3))?;
       o_prot.write_i32(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.reached {
+      o_prot.write_field_begin(&TFieldIdentifier::new("reached", TType::Struct, 4))?;
+      fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -1013,15 +1117,18 @@ pub struct GetResponse {
   /// Of the value, or of the deletion; absent if the key was never written.
   pub version: Option<Version>,
   pub server: Option<i32>,
+  /// Of a call at AVAILABLE.
+  pub reached: Option<Reached>,
 }
 
 impl GetResponse {
-  pub fn new<F2, F3, F4>(found: bool, value: F2, version: F3, server: F4) -> GetResponse where F2: Into<Option<Vec<u8>>>, F3: Into<Option<Version>>, F4: Into<Option<i32>> {
+  pub fn new<F2, F3, F4, F5>(found: bool, value: F2, version: F3, server: F4, reached: F5) -> GetResponse where F2: Into<Option<Vec<u8>>>, F3: Into<Option<Version>>, F4: Into<Option<i32>>, F5: Into<Option<Reached>> {
     GetResponse {
       found,
       value: value.into(),
       version: version.into(),
       server: server.into(),
+      reached: reached.into(),
     }
   }
 }
@@ -1033,6 +1140,7 @@ impl TSerializable for GetResponse {
     let mut f_2: Option<Vec<u8>> = None;
     let mut f_3: Option<Version> = None;
     let mut f_4: Option<i32> = None;
+    let mut f_5: Option<Reached> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -1056,6 +1164,10 @@ impl TSerializable for GetResponse {
           let val = i_prot.read_i32()?;
           f_4 = Some(val);
         },
+        5 => {
+          let val = Reached::read_from_in_protocol(i_prot)?;
+          f_5 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -1069,6 +1181,7 @@ impl TSerializable for GetResponse {
       value: f_2,
       version: f_3,
       server: f_4,
+      reached: f_5,
     };
     Ok(ret)
   }
@@ -1091,6 +1204,11 @@ impl TSerializable for GetResponse {
     if let Some(fld_var) = self.server {
       o_prot.write_field_begin(&TFieldIdentifier::new("server", TType::I32, 4))?;
       o_prot.write_i32(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.reached {
+      o_prot.write_field_begin(&TFieldIdentifier::new("reached", TType::Struct, 5))?;
+      fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;

@@ -183,7 +183,7 @@ impl Connection for ChordConnection {
         };
         Ok(match result {
             Ok(ClientResponse::Put { version, .. }) => Answer::Put(Some(order(version))),
-            Ok(ClientResponse::Get { cell }) => {
+            Ok(ClientResponse::Get { cell, .. }) => {
                 Answer::Got(cell.and_then(|cell| match cell.content {
                     Content::Value(value) => {
                         Some(Found { value, order: Some(order(cell.version)) })

@@ -38,10 +38,11 @@ struct Flags {
     /// Write what clients did and were told into this file, of one cluster: one operation a line of JSON.
     #[arg(long, requires = "seed", value_name = "FILE")]
     history: Option<std::path::PathBuf>,
-    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks, pauses, lives or restarts.
+    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks, pauses, lives, restarts or
+    /// outages.
     #[arg(long)]
     profile: Option<Profile>,
-    /// What clients do: any, hot, many, deletes, scans or one.
+    /// What clients do: any, hot, many, deletes, scans, one or available.
     #[arg(long, default_value = "any")]
     workload: Activity,
     /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip or old.

@@ -403,6 +403,7 @@ impl Client {
         let began = Instant::now();
         let patience = deadline.min(began + timeout_of(&request).unwrap_or(USUAL) + GRACE);
         let connection = self.connection(address);
+        let level = level_of(&request);
         let Ok(answer) = tokio::time::timeout_at(patience, connection.send(request)).await else {
             self.avoid(address, Some(&connection), AVOID.1);
             let waited = began.elapsed().as_millis();
@@ -414,7 +415,7 @@ impl Client {
                 self.reached(address, server);
                 match result {
                     Ok(response) => Attempt::Answered(Answered { server, response }),
-                    Err(failure) => Attempt::Failed(failure),
+                    Err(failure) => Attempt::Failed(explained(failure, level, address)),
                 }
             }
             Ok(other) => Attempt::Failed(odd(&other)),
@@ -424,6 +425,29 @@ impl Client {
             }
         }
     }
+}
+
+fn level_of(request: &ClientRequest) -> Option<Level> {
+    match request {
+        ClientRequest::Put(PreparedPut { level, .. })
+        | ClientRequest::Prepare { level, .. }
+        | ClientRequest::Get { level, .. }
+        | ClientRequest::Scan { level, .. } => Some(*level),
+        ClientRequest::Status | ClientRequest::Inspect { .. } | ClientRequest::Topology => None,
+    }
+}
+
+/// A server that is older than a level refuses it by its number, which says nothing to anyone.
+fn explained(mut failure: RemoteFailure, level: Option<Level>, address: &str) -> RemoteFailure {
+    if failure.code == FailureCode::InvalidRequest
+        && level == Some(Level::Available)
+        && failure.message.contains("level 4 is unknown")
+    {
+        failure.message = format!(
+            "the server at {address} is older than level AVAILABLE; upgrade it, or use one, quorum or all"
+        );
+    }
+    failure
 }
 
 /// How long the request itself lets the server take.

@@ -81,9 +81,9 @@ pub enum GrammarError {
 
 /// All words, with how each is used and what it does.
 pub const WORDS: [(&str, &str, &str); 8] = [
-    ("put", "put KEY VALUE [one|quorum|all]", "stores a value"),
-    ("get", "get KEY [one|quorum|all]", "reads a key"),
-    ("delete", "delete KEY [one|quorum|all]", "deletes a key"),
+    ("put", "put KEY VALUE [one|quorum|all|available]", "stores a value"),
+    ("get", "get KEY [one|quorum|all|available]", "reads a key"),
+    ("delete", "delete KEY [one|quorum|all|available]", "deletes a key"),
     ("scan", "scan [FROM [TO]] [LIMIT]", "reads keys in order, from FROM on, up to but without TO"),
     ("status", "status", "how the server is"),
     ("server", "server [HOST:PORT]", "which server this is, or use another one"),
@@ -229,6 +229,8 @@ mod tests {
         let key = Key::bound("137");
         let put = Command::Put { key: key.clone(), value: "v".into(), level: Some(Level::Quorum) };
         assert_eq!(parse("put 137 v quorum"), Ok(Some(put)));
+        let get = Command::Get { key: key.clone(), level: Some(Level::Available) };
+        assert_eq!(parse("get 137 available"), Ok(Some(get)));
         let get = Command::Get { key, level: None };
         assert_eq!(parse("GET 137"), Ok(Some(get)));
         assert_eq!(parse(""), Ok(None));

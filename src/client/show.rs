@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::grammar::Command;
 use super::{Answered, Error};
-use crate::model::{ClientResponse, Key, Version};
+use crate::model::{ClientResponse, Key, Reached, Version};
 
 /// How the outcome of a command is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,22 +95,30 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
     let server = answered.server.map(|server| format!(", server {server}")).unwrap_or_default();
     let stamp =
         |version: Version| format!("time {}, version {version}{server}", time(version.time));
+    let had = |reached: &Option<Reached>| {
+        reached.as_ref().map_or(String::new(), |reached| format!("{reached}, "))
+    };
     match (command, &answered.response) {
-        (Command::Put { value, .. }, ClientResponse::Put { version, overtaken }) => {
+        (Command::Put { value, .. }, ClientResponse::Put { version, overtaken, reached }) => {
             let overtaken = if *overtaken { ", overtaken by a newer write" } else { "" };
-            one(format!("SUCCESS {key} = {} ({}{overtaken})", text(value), stamp(*version)), 0)
+            let (had, value, stamp) = (had(reached), text(value), stamp(*version));
+            one(format!("SUCCESS {key} = {value} ({had}{stamp}{overtaken})"), 0)
         }
-        (_, ClientResponse::Put { version, .. }) => {
-            one(format!("SUCCESS {key} deleted ({})", stamp(*version)), 0)
+        (_, ClientResponse::Put { version, reached, .. }) => {
+            one(format!("SUCCESS {key} deleted ({}{})", had(reached), stamp(*version)), 0)
         }
-        (_, ClientResponse::Get { cell }) => match cell {
-            Some(cell) => match cell.content.value() {
-                Some(value) => {
-                    one(format!("SUCCESS {key} = {} ({})", text(value), stamp(cell.version)), 0)
+        (_, ClientResponse::Get { cell, reached }) => match cell {
+            Some(cell) => {
+                let stamp = format!("{}{}", had(reached), stamp(cell.version));
+                match cell.content.value() {
+                    Some(value) => one(format!("SUCCESS {key} = {} ({stamp})", text(value)), 0),
+                    None => one(format!("NOT FOUND {key} (deleted; {stamp})"), 1),
                 }
-                None => one(format!("NOT FOUND {key} (deleted; {})", stamp(cell.version)), 1),
-            },
-            None => one(format!("NOT FOUND {key}"), 1),
+            }
+            None => {
+                let had = reached.map_or(String::new(), |reached| format!(" ({reached})"));
+                one(format!("NOT FOUND {key}{had}"), 1)
+            }
         },
         (_, ClientResponse::Scan { entries, next }) => {
             let line = |entry: &crate::model::ScanEntry| {
@@ -157,7 +165,9 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
 
 fn in_json(command: &Command, result: &Result<Answered, Error>) -> Shown {
     let mut object = serde_json::Map::new();
-    let mut set = |name: &str, value: Json| object.insert(name.to_owned(), value);
+    let mut set = |name: &str, value: Json| {
+        object.insert(name.to_owned(), value);
+    };
     set("version", json!(1));
     if let Some(key) = key_of(command) {
         set("key", json_text(key.as_bytes()));
@@ -185,17 +195,19 @@ fn in_json(command: &Command, result: &Result<Answered, Error>) -> Shown {
                 set("cell_version", json!(version.to_string()));
             };
             match &answered.response {
-                ClientResponse::Put { version, overtaken } => {
+                ClientResponse::Put { version, overtaken, reached } => {
                     stamp(*version);
+                    set_reached(&mut set, reached.as_ref());
                     if *overtaken {
                         set("overtaken", json!(true));
                     }
                     ("success", 0)
                 }
-                ClientResponse::Get { cell } => {
+                ClientResponse::Get { cell, reached } => {
                     if let Some(cell) = cell {
                         stamp(cell.version);
                     }
+                    set_reached(&mut set, reached.as_ref());
                     match cell.as_ref().and_then(|cell| cell.content.value()) {
                         Some(value) => {
                             set("value", json_text(value));
@@ -227,6 +239,17 @@ fn in_json(command: &Command, result: &Result<Answered, Error>) -> Shown {
     Shown { out: Json::Object(object).to_string() + "\n", note: String::new(), exit }
 }
 
+/// What a call at AVAILABLE has had, as JSON.
+pub fn reached_json(reached: &Reached) -> Json {
+    json!({"level": reached.level.name(), "holding": reached.holding, "replicas": reached.replicas})
+}
+
+fn set_reached(set: &mut dyn FnMut(&str, Json), reached: Option<&Reached>) {
+    if let Some(reached) = reached {
+        set("reached", reached_json(reached));
+    }
+}
+
 /// A status as JSON.
 pub fn status_json(status: &crate::model::Status) -> Json {
     let peer = |peer: &crate::model::PeerStatus| {
@@ -245,7 +268,7 @@ pub fn status_json(status: &crate::model::Status) -> Json {
 /// What `help` prints.
 pub fn help(word: Option<&str>) -> String {
     use super::grammar::WORDS;
-    let line = |(_, usage, what): &(&str, &str, &str)| format!("  {usage:34} {what}\n");
+    let line = |(_, usage, what): &(&str, &str, &str)| format!("  {usage:42} {what}\n");
     match word {
         Some(word) => WORDS
             .iter()
@@ -262,7 +285,7 @@ pub fn help(word: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Cell, Content, Incarnation, ServerId};
+    use crate::model::{Cell, Content, Incarnation, Level, ServerId};
 
     fn version() -> Version {
         let (server, incarnation) = (ServerId(2), Incarnation(1));
@@ -286,18 +309,29 @@ mod tests {
     fn outcomes_have_their_words_and_exit_codes() {
         let command = Command::Get { key: Key::bound("137"), level: None };
         let cell = Cell { version: version(), content: Content::Value("v".into()) };
-        let shown = outcome(&command, &get(ClientResponse::Get { cell: Some(cell) }), false);
+        let response = ClientResponse::Get { cell: Some(cell), reached: None };
+        let shown = outcome(&command, &get(response), false);
         let expected = "SUCCESS 137 = v (time 2023-11-14T22:13:20.123456Z, version \
                         1700000000123456@2.1, server 3)\n";
         assert_eq!((shown.out.as_str(), shown.exit), (expected, 0));
-        let shown = outcome(&command, &get(ClientResponse::Get { cell: None }), false);
+        let response = ClientResponse::Get { cell: None, reached: None };
+        let shown = outcome(&command, &get(response), false);
         assert_eq!((shown.out.as_str(), shown.exit), ("NOT FOUND 137\n", 1));
+        let reached = Some(Reached { level: Level::Available, holding: 1, replicas: 3 });
+        let shown = outcome(&command, &get(ClientResponse::Get { cell: None, reached }), false);
+        assert_eq!(shown.out, "NOT FOUND 137 (available: 1 of 3 replicas)\n");
         let put = Command::Put {
             key: Key::bound("a b"),
             value: bytes::Bytes::from_static(b"\xff\n"),
             level: None,
         };
-        let response = ClientResponse::Put { version: version(), overtaken: false };
+        let response = ClientResponse::Put { version: version(), overtaken: false, reached };
+        let shown = outcome(&put, &get(response.clone()), false);
+        assert!(shown.out.contains("(available: 1 of 3 replicas, time "), "{}", shown.out);
+        let shown = outcome(&put, &get(response), true);
+        let json: Json = serde_json::from_str(&shown.out).unwrap();
+        assert_eq!(json["reached"], json!({"level": "AVAILABLE", "holding": 1, "replicas": 3}));
+        let response = ClientResponse::Put { version: version(), overtaken: false, reached: None };
         let shown = outcome(&put, &get(response), false);
         assert!(shown.out.starts_with("SUCCESS a b = \\xff\\n ("), "{}", shown.out);
         let unknown = Error::Unknown { why: "timed out".to_owned(), ticket: Some(version()) };

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use super::{Client, Error, Options, Routing, Safety, batch, grammar};
 use crate::model::{
-    Cell, ClientRequest, ClientResponse, Content, Failure, Incarnation, Key, Level, PreparedPut,
-    ServerId, Version,
+    Cell, ClientRequest, ClientResponse, Content, Failure, Incarnation, Invalid, Key, Level,
+    PreparedPut, ServerId, Version,
 };
 use crate::wire::{Answer, Call, Format, MessageReader, decode_call, encode_answer};
 
@@ -87,12 +87,12 @@ fn well(request: &ClientRequest) -> Option<Result<ClientResponse>> {
     Some(Ok(match request {
         ClientRequest::Put(put) => {
             let version = put.ticket.unwrap_or(version());
-            ClientResponse::Put { version, overtaken: false }
+            ClientResponse::Put { version, overtaken: false, reached: None }
         }
         ClientRequest::Prepare { .. } => ClientResponse::Prepared { version: version() },
         ClientRequest::Get { key, .. } => {
             let content = Content::Value(key.to_bytes());
-            ClientResponse::Get { cell: Some(Cell { version: version(), content }) }
+            ClientResponse::Get { cell: Some(Cell { version: version(), content }), reached: None }
         }
         _ => return None,
     }))
@@ -168,6 +168,27 @@ async fn a_read_goes_to_the_next_server_when_one_dies_over_it() {
     let (key, level, timeout) = (Key::bound("k"), Level::Quorum, None);
     client.read(ClientRequest::Get { key, level, timeout }).await.unwrap();
     assert_eq!(client.address(), Some(second.address.clone()));
+}
+
+/// As a server does that has never heard of AVAILABLE.
+fn is_old(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    match request {
+        ClientRequest::Get { level: Level::Available, .. } => {
+            Some(Err(Failure::Invalid(Invalid::Level { number: 4 })))
+        }
+        _ => well(request),
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_older_than_a_level_is_named() {
+    let server = Fake::start(is_old).await;
+    let client = client(&[&server], Safety::OneCall);
+    let (key, level, timeout) = (Key::bound("k"), Level::Available, None);
+    let error = client.read(ClientRequest::Get { key, level, timeout }).await.unwrap_err();
+    let text = error.to_string();
+    let wanted = format!("the server at {} is older than level AVAILABLE", server.address);
+    assert!(text.contains(&wanted), "{text}");
 }
 
 #[tokio::test]

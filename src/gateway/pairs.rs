@@ -198,7 +198,9 @@ async fn values(shared: &Arc<Shared>, keys: Vec<Key>) -> Vec<Result<Option<Bytes
     let one = |key: Key| async move {
         let request = ClientRequest::Get { key, level: Level::Quorum, timeout: None };
         match shared.client.read(request).await.map_err(|_| ())?.response {
-            ClientResponse::Get { cell } => Ok(cell.and_then(|cell| cell.content.value().cloned())),
+            ClientResponse::Get { cell, .. } => {
+                Ok(cell.and_then(|cell| cell.content.value().cloned()))
+            }
             _ => Err(()),
         }
     };

@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::client::Error;
+use crate::client::show::reached_json;
+use crate::model::Reached;
 use crate::wire::FailureCode;
 
 /// A problem. `outcome` says of a write what has become of it; the numbers are those of a consistency error.
@@ -34,6 +36,9 @@ pub(super) struct More {
     required: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     alive: Option<usize>,
+    /// Of what is not found at AVAILABLE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached: Option<serde_json::Value>,
 }
 
 fn as_number<S: serde::Serializer>(status: &StatusCode, out: S) -> Result<S::Ok, S::Error> {
@@ -117,6 +122,12 @@ impl Problem {
     pub(super) fn of_write(error: &Error) -> Problem {
         let outcome = if error.is_definite() { "not_stored" } else { "unknown" };
         Problem::of_read(error).with_outcome(outcome)
+    }
+
+    /// What a read at AVAILABLE has had that has found nothing.
+    pub(super) fn with_reached(mut self, reached: Option<Reached>) -> Problem {
+        self.more.reached = reached.map(|reached| reached_json(&reached));
+        self
     }
 
     /// Nothing of it was stored.

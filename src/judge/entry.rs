@@ -19,7 +19,7 @@ pub struct Entry {
     pub end: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// ONE, QUORUM or ALL.
+    /// ONE, QUORUM, ALL or AVAILABLE.
     pub level: String,
     /// Which server coordinated; of a final read, whose own copy was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,8 +14,8 @@
 //! And a run in which too little succeeded has shown nothing: that is a failure of its own kind.
 //!
 //! Own writes and lost would follow from the first; they are judged apart since they say what is wrong in a line, and
-//! since they also hold where the search is given up. Keys that were written at ONE are not judged by the first, nor is what
-//! was read at ONE: that may be any value whose write had begun, and nothing else.
+//! since they also hold where the search is given up. Keys that were written at ONE, or used at AVAILABLE, are not judged by the
+//! first and the third, nor is what was read at ONE: that may be any value whose write had begun, and nothing else.
 
 mod entry;
 pub(crate) mod oracle;
@@ -95,10 +95,16 @@ fn written<'a>(entry: &'a &Entry) -> Option<&'a str> {
     (entry.op == Op::Put).then_some(entry.value.as_deref()).flatten()
 }
 
-/// What promises to be one copy: everything that was not read at ONE, unless someone has written at ONE.
+/// A write at this level may take effect before one that was acknowledged earlier.
+fn is_weak(level: &str) -> bool {
+    matches!(level, "ONE" | "AVAILABLE")
+}
+
+/// What promises to be one copy: everything that was not read at ONE, unless someone has written at ONE or used AVAILABLE.
 fn promised<'a>(entries: &[&'a Entry]) -> Vec<&'a Entry> {
-    let at_one = |entry: &&Entry| entry.level == "ONE" && !entry.is_final;
-    if entries.iter().any(|entry| at_one(entry) && entry.op != Op::Get) {
+    let at_one = |entry: &&Entry| entry.level == "ONE" && entry.op == Op::Get && !entry.is_final;
+    let weakens = |entry: &&Entry| is_weak(&entry.level) && !entry.is_final && !at_one(entry);
+    if entries.iter().any(weakens) {
         return Vec::new();
     }
     entries.iter().copied().filter(|entry| !at_one(entry)).collect()
@@ -220,7 +226,7 @@ fn lost(entries: &[&Entry]) -> Result<(), String> {
         // By the clock of whoever recorded: what is held was overwritten before the newest write began.
         let before = held.value.as_deref().and_then(|value| writes.get(value));
         let older = before.is_some_and(|before| {
-            before.outcome == Outcome::Ok && before.end < newest.start && newest.level != "ONE"
+            before.outcome == Outcome::Ok && before.end < newest.start && !is_weak(&newest.level)
         });
         if older_stamp || older {
             return Err(format!(
@@ -362,6 +368,23 @@ mod tests {
         expect(&format!("{written}c2 get k ONE b 1-2"), &["thin air"]);
         expect(&format!("{written}c2 get k ONE a 5-6\nc2 get k a 7-8"), &["linearizable"]);
         expect("c1 put k ONE a 1-2 ok\nc1 put k b 3-4 ok\nc2 get k a 5-6", &[]);
+    }
+
+    #[test]
+    fn keys_at_available_are_held_to_less() {
+        // Both sides of a cut have written and read.
+        let mut entries = history(
+            "c1 put k a 1-2 ok 10\n c2 put k b 3-4 ok 11\n c1 get k a 5-6\n node0 get k b 9-9 ok 11",
+        );
+        let names = |entries: &[Entry]| judge(entries, 2).violations.len();
+        assert!(names(&entries) > 0);
+        for entry in &mut entries {
+            entry.level = "AVAILABLE".to_owned();
+        }
+        assert_eq!(names(&entries), 0);
+        // What was acknowledged is still not to be lost, nor anything to come from nowhere.
+        entries[3].ts = Some(9);
+        assert!(names(&entries) > 0);
     }
 
     #[test]

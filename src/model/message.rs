@@ -9,8 +9,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Cell, Content, Epoch, FolderId, Incarnation, Key, Level, ServerId, Status, TopologyView,
-    Version,
+    Cell, Content, Epoch, FolderId, Incarnation, Key, Level, Reached, ServerId, Status,
+    TopologyView, Version,
 };
 
 // ── Clients ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,6 +114,8 @@ pub enum ClientResponse {
         version: Version,
         /// A replica held something newer already.
         overtaken: bool,
+        /// Of a write at AVAILABLE: what it has had.
+        reached: Option<Reached>,
     },
     /// A version to write under.
     Prepared {
@@ -124,6 +126,8 @@ pub enum ClientResponse {
     Get {
         /// The cell; `None`: never written. A tombstone is shown as one.
         cell: Option<Cell>,
+        /// Of a read at AVAILABLE: what it has had.
+        reached: Option<Reached>,
     },
     /// Keys in order.
     Scan {
@@ -219,11 +223,14 @@ pub enum Invalid {
         length: usize,
     },
     /// A level that there is not.
-    #[error("level {number} is unknown; 1 is ONE, 2 is QUORUM, 3 is ALL")]
+    #[error("level {number} is unknown; 1 is ONE, 2 is QUORUM, 3 is ALL, 4 is AVAILABLE")]
     Level {
         /// As it came.
         number: i32,
     },
+    /// A scan at AVAILABLE.
+    #[error("scans are not offered at level AVAILABLE; use one, quorum or all")]
+    ScanLevel,
     /// A limit out of bounds.
     #[error("the limit is {limit}; it must be 1 to {most}")]
     Limit {

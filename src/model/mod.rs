@@ -21,7 +21,7 @@ mod version;
 pub use cell::{Cell, Content, MAX_VALUE_LENGTH};
 pub use id::{CallId, Epoch, FolderId, Incarnation, RequestId, ServerId};
 pub use key::{Key, KeyError, MAX_KEY_LENGTH, MAX_PLACE_LENGTH};
-pub use level::{Level, UnknownLevel};
+pub use level::{Level, Reached, UnknownLevel};
 pub use message::{
     ClientRequest, ClientResponse, Failure, Hello, InspectSource, Invalid, Join, PageEntry,
     PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender,

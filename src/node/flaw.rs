@@ -48,11 +48,19 @@ pub enum Flaw {
     DropNewMark,
     /// A scan at ONE asks one replica, itself first, and no other when that one cannot answer or is slow.
     ScanOneAsksNoOther,
+    /// A call at AVAILABLE is content with one replica although more live.
+    AvailableAsksOne,
+    /// A read at AVAILABLE answers with the newest cell before those that live hold it.
+    AvailableNoWriteBack,
+    /// A read at ONE says *not found* without asking the other replicas that live.
+    OneNotFoundAtOnce,
+    /// A read at ONE asks any replica, whoever acknowledged what this coordinator wrote last.
+    OneForgetsWrites,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 21] = [
+    pub const ALL: [Flaw; 25] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -74,6 +82,10 @@ impl Flaw {
         Flaw::StrangersStaySilent,
         Flaw::DropNewMark,
         Flaw::ScanOneAsksNoOther,
+        Flaw::AvailableAsksOne,
+        Flaw::AvailableNoWriteBack,
+        Flaw::OneNotFoundAtOnce,
+        Flaw::OneForgetsWrites,
     ];
 
     /// The name in flags and tables.
@@ -100,6 +112,10 @@ impl Flaw {
             Flaw::StrangersStaySilent => "strangers-stay-silent",
             Flaw::DropNewMark => "drop-new-mark",
             Flaw::ScanOneAsksNoOther => "scan-one-asks-no-other",
+            Flaw::AvailableAsksOne => "available-asks-one",
+            Flaw::AvailableNoWriteBack => "available-no-write-back",
+            Flaw::OneNotFoundAtOnce => "one-not-found-at-once",
+            Flaw::OneForgetsWrites => "one-forgets-writes",
         }
     }
 }

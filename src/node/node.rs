@@ -216,18 +216,17 @@ impl Node {
         self.coordinator.in_hand() + self.out.in_hand() + self.replica.in_hand()
     }
 
-    /// Whether it would count on this server.
-    pub(crate) fn believes_alive(&self, server: ServerId) -> bool {
-        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
-        super::turn::Roster::alive(&roster, server)
-    }
-
     /// Servers that are to be compared with others, the ranges' starts, and when a hint did not fit last.
     pub(crate) fn marks(&self) -> Vec<(ServerId, Key, Instant)> {
         self.handoff
             .all_marks()
             .map(|(target, start, missed)| (target, start.clone(), missed))
             .collect()
+    }
+
+    /// Whether it would count on that server now: it believes it up, and voting.
+    pub(crate) fn counts_on(&self, server: ServerId, now: Instant) -> bool {
+        super::turn::Roster::alive(&RosterAt { membership: &self.membership, now }, server)
     }
 
     /// What it was told once.
@@ -272,7 +271,12 @@ impl Node {
             }
             ClientRequest::Get { key, level, timeout } => {
                 let deadline = deadline(timeout);
-                turn!(self, |turn| self.coordinator.get(turn, call, key, level, deadline));
+                turn!(self, |turn| {
+                    let topology = &turn.config.topology;
+                    let owed =
+                        |place: &_, replicas: &[_]| self.handoff.owed(topology, place, replicas);
+                    self.coordinator.get(turn, call, key, level, deadline, owed);
+                });
             }
             ClientRequest::Scan { from, to, limit, level, timeout, any_order } => {
                 let deadline = deadline(timeout);

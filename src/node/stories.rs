@@ -25,7 +25,8 @@ use goldenscript::{Command, Context, Runner};
 use super::{Config, Effect, Event, Node};
 use crate::model::{
     CallId, ClientRequest, ClientResponse, Content, Failure, FolderId, InspectSource, Instant, Key,
-    Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut, RequestId, ServerId, Version,
+    Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut, Reached, RequestId, ServerId,
+    Version,
 };
 use crate::ring::Placement;
 use crate::storage::{self, Engine, EngineOptions, MemoryDisk, StoreOptions, SyncPolicy};
@@ -550,14 +551,22 @@ fn show_answer(reply: &PeerReply) -> Option<String> {
     Some(answer + doubt)
 }
 
+fn show_reached(reached: Option<&Reached>) -> String {
+    reached.map_or(String::new(), |reached| format!(" ({reached})"))
+}
+
 fn show_result(result: &Result<ClientResponse, Failure>) -> String {
     match result {
-        Ok(ClientResponse::Put { version, overtaken }) => {
-            format!("ok @{version}{}", if *overtaken { ", overtaken" } else { "" })
+        Ok(ClientResponse::Put { version, overtaken, reached }) => {
+            let overtaken = if *overtaken { ", overtaken" } else { "" };
+            format!("ok @{version}{overtaken}{}", show_reached(reached.as_ref()))
         }
-        Ok(ClientResponse::Get { cell: None }) => "not found".to_owned(),
-        Ok(ClientResponse::Get { cell: Some(cell) }) => {
-            format!("{} @{}", show_content(&cell.content), cell.version)
+        Ok(ClientResponse::Get { cell: None, reached }) => {
+            format!("not found{}", show_reached(reached.as_ref()))
+        }
+        Ok(ClientResponse::Get { cell: Some(cell), reached }) => {
+            let (content, reached) = (show_content(&cell.content), show_reached(reached.as_ref()));
+            format!("{content} @{}{reached}", cell.version)
         }
         Ok(ClientResponse::Scan { entries, next }) => {
             let entries: Vec<_> =

@@ -9,7 +9,7 @@ use super::rounds::ClockRounds;
 use super::{Config, Effect, Flaw, Notice, Urgency};
 use crate::model::{
     CallId, ClientResponse, Failure, HybridClock, Incarnation, Instant, Key, Now, PeerReply,
-    PeerRequest, Pending, RequestId, ServerId,
+    PeerRequest, Pending, RequestId, ServerId, Version,
 };
 use crate::storage::Command;
 
@@ -35,6 +35,17 @@ pub(super) struct Turn<'a> {
     /// This server's life; `None` while no version may be issued, as its peers have not recorded it yet.
     pub(super) life: Option<Incarnation>,
     pub(super) out: &'a mut Outbox,
+}
+
+/// What this server knows of a key from its own writes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// It has acknowledged this.
+    pub(super) version: Version,
+    /// Replicas that may not hold it.
+    pub(super) behind: Vec<ServerId>,
+    /// Not even which replica holds it: too much was missed.
+    pub(super) little: bool,
 }
 
 /// Which part asked, and on whose behalf: where the reply goes.

@@ -121,7 +121,7 @@ impl Unsent {
 /// Bytes of keys and values in an answer.
 pub(crate) fn weight(result: &Result<ClientResponse, Failure>) -> usize {
     match result {
-        Ok(ClientResponse::Get { cell: Some(cell) }) => cell.content.len(),
+        Ok(ClientResponse::Get { cell: Some(cell), .. }) => cell.content.len(),
         Ok(ClientResponse::Scan { entries, .. }) => {
             entries.iter().map(|entry| entry.key.as_bytes().len() + entry.value.len()).sum()
         }

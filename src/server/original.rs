@@ -68,7 +68,7 @@ impl Question {
 
     fn success(self, response: ClientResponse) -> Result<OriginalAnswer, String> {
         match (self, response) {
-            (Question::Get { number }, ClientResponse::Get { cell }) => Ok(match cell {
+            (Question::Get { number }, ClientResponse::Get { cell, .. }) => Ok(match cell {
                 Some(cell) => match cell.content {
                     Content::Value(value) => {
                         OriginalAnswer::Held { number, value, time: cell.version.time }
@@ -119,7 +119,8 @@ mod tests {
         };
         assert_eq!((key.as_bytes(), level), (&b"007"[..], Level::One));
         let version = Version { time: 5, ..Version::ZERO };
-        let cell = |content| ClientResponse::Get { cell: Some(Cell { version, content }) };
+        let cell =
+            |content| ClientResponse::Get { cell: Some(Cell { version, content }), reached: None };
         let found = question.clone().answer(Ok(cell(Content::Value("v".into()))));
         let expected = OriginalAnswer::Held { number: 7, value: "v".into(), time: 5 };
         assert_eq!(found, Answer::Original(Ok(expected)));

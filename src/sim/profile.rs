@@ -89,6 +89,8 @@ pub enum Profile {
     Lives,
     /// Coordinators that die in the middle, with their clocks set back, while hardly anyone else writes.
     Restarts,
+    /// Servers that stay away for seconds, two at a time too, so that the others know it; and stores that take their time.
+    Outages,
 }
 
 /// The numbers of a profile. Rates are in a thousand.
@@ -116,7 +118,7 @@ pub(super) struct Numbers {
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 10] = [
+    pub const ALL: [Profile; 11] = [
         Profile::Mixed,
         Profile::Calm,
         Profile::Crashes,
@@ -127,6 +129,7 @@ impl Profile {
         Profile::Pauses,
         Profile::Lives,
         Profile::Restarts,
+        Profile::Outages,
     ];
 
     /// The name in flags and replays.
@@ -142,6 +145,7 @@ impl Profile {
             Profile::Pauses => "pauses",
             Profile::Lives => "lives",
             Profile::Restarts => "restarts",
+            Profile::Outages => "outages",
         }
     }
 
@@ -173,6 +177,10 @@ impl Profile {
             Flaw::OldLifeCounts => Profile::Lives,
             Flaw::VoteEmpty | Flaw::CopyFromOne | Flaw::ScanOneAsksNoOther => Profile::Wipes,
             Flaw::CutDamage => Profile::Disks,
+            Flaw::AvailableAsksOne
+            | Flaw::AvailableNoWriteBack
+            | Flaw::OneNotFoundAtOnce
+            | Flaw::OneForgetsWrites => Profile::Outages,
         }
     }
 
@@ -237,6 +245,14 @@ impl Profile {
                 back_within: 60,
                 ..mixed
             },
+            Profile::Outages => Numbers {
+                fault_every: 1_000,
+                weights: [600, 400, 0, 0, 0, 0, 0, 0, 0],
+                lost: 0,
+                late_stores: 200,
+                back_within: 6_000,
+                ..mixed
+            },
             Profile::Pauses => {
                 Numbers { fault_every: 200, weights: [150, 150, 50, 650, 0, 0, 0, 0, 0], ..mixed }
             }
@@ -268,17 +284,20 @@ pub enum Activity {
     Scans,
     /// Writes and reads at ONE beside those at QUORUM, on keys of their own.
     One,
+    /// The same at AVAILABLE.
+    Available,
 }
 
 impl Activity {
     /// All of them.
-    pub const ALL: [Activity; 6] = [
+    pub const ALL: [Activity; 7] = [
         Activity::Any,
         Activity::Hot,
         Activity::Many,
         Activity::Deletes,
         Activity::Scans,
         Activity::One,
+        Activity::Available,
     ];
 
     /// The name in flags and replays.
@@ -290,6 +309,7 @@ impl Activity {
             Activity::Deletes => "deletes",
             Activity::Scans => "scans",
             Activity::One => "one",
+            Activity::Available => "available",
         }
     }
 }

@@ -103,6 +103,8 @@ summary! {
     joins,
     /// Operations judged.
     judged,
+    /// Answers at AVAILABLE that had less than QUORUM.
+    fallen_back,
     /// Milliseconds of virtual time.
     virtual_ms,
 }

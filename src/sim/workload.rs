@@ -43,6 +43,8 @@ struct Mix {
     ones: u64,
     /// Of the reads of other keys: at ONE, although they are written at QUORUM.
     reads_at_one: u64,
+    /// The same at AVAILABLE.
+    availables: u64,
 }
 
 impl Mix {
@@ -54,10 +56,17 @@ impl Mix {
             scans: 150,
             ones: 0,
             reads_at_one: 80,
+            availables: 0,
         };
         match activity {
             Activity::Any => {
-                let others = [Activity::Many, Activity::Deletes, Activity::Scans, Activity::One];
+                let others = [
+                    Activity::Many,
+                    Activity::Deletes,
+                    Activity::Scans,
+                    Activity::One,
+                    Activity::Available,
+                ];
                 let hot = random.chance(500);
                 let other = random.pick(&others).copied().filter(|_| !hot);
                 Mix::of(other.unwrap_or(Activity::Hot), numbers, random)
@@ -66,7 +75,8 @@ impl Mix {
             Activity::Many => Mix { keys: 8, ..hot },
             Activity::Deletes => Mix { deletes: 350, ..hot },
             Activity::Scans => Mix { keys: 6, scans: 700, ..hot },
-            Activity::One => Mix { ones: 400, ..hot },
+            Activity::One => Mix { ones: 500, ..hot },
+            Activity::Available => Mix { availables: 700, ..hot },
         }
     }
 }
@@ -78,6 +88,19 @@ pub(super) const AT_ONE: u8 = b'o';
 /// Whether a key is written at ONE.
 pub(super) fn is_at_one(key: &Key) -> bool {
     key.as_bytes().first() == Some(&AT_ONE)
+}
+
+/// Keys that are read and written at AVAILABLE begin with this letter.
+const AT_AVAILABLE: u8 = b'v';
+
+/// Whether a key is read and written at AVAILABLE.
+pub(super) fn is_at_available(key: &Key) -> bool {
+    key.as_bytes().first() == Some(&AT_AVAILABLE)
+}
+
+/// Whether a key is never promised to behave as one copy.
+pub(super) fn is_apart(key: &Key) -> bool {
+    is_at_one(key) || is_at_available(key)
 }
 
 /// One client.
@@ -146,7 +169,10 @@ impl Workload {
             .map(|i| Key::bound(format!("{}{i}", random.pick(shape.letters()).unwrap_or(&""))))
             .collect();
         if mix.ones > 0 {
-            keys.extend((0..2).map(|i| Key::bound(format!("{}{i}", char::from(AT_ONE)))));
+            keys.extend((0..6).map(|i| Key::bound(format!("{}{i}", char::from(AT_ONE)))));
+        }
+        if mix.availables > 0 {
+            keys.extend((0..2).map(|i| Key::bound(format!("{}{i}", char::from(AT_AVAILABLE)))));
         }
         let client = |number: usize| Client {
             number,
@@ -198,11 +224,16 @@ impl Workload {
         self.left -= 1;
         let Client { random, current, seen, .. } = &mut self.clients[client];
         let one = random.chance(self.mix.ones);
-        let fitting: Vec<&Key> = self.keys.iter().filter(|key| is_at_one(key) == one).collect();
+        let available = !one && self.mix.availables > 0 && random.chance(self.mix.availables);
+        let fits = |key: &&Key| (is_at_one(key), is_at_available(key)) == (one, available);
+        let fitting: Vec<&Key> = self.keys.iter().filter(fits).collect();
         let key = (*random.pick(&fitting)?).clone();
         let server = *random.pick(&self.servers)?;
         let level = match one {
+            // What a coordinator acknowledges at whatever level it reads at ONE.
+            true if random.chance(200) => Level::Quorum,
             true => Level::One,
+            false if available => Level::Available,
             false if random.chance(50) => Level::All,
             false => Level::Quorum,
         };
@@ -222,7 +253,7 @@ impl Workload {
         let after = (kind != Kind::Read && random.chance(250)).then_some(*seen);
         let mut scan = None;
         let request = match kind {
-            Kind::Read if random.chance(self.mix.scans) => {
+            Kind::Read if !one && !available && random.chance(self.mix.scans) => {
                 // One key alone, or all from somewhere on, a few at a time.
                 let whole = random.chance(500);
                 let place = self.partitioner.place(&key);
@@ -267,7 +298,7 @@ impl Workload {
         let think = Next::Think(random.below(if went_well { 20_000 } else { 400_000 }));
         let Some(mut operation) = current.take() else { return think };
         let outcome = match (operation.kind, told) {
-            (Kind::Read, Told::Answer(Ok(ClientResponse::Get { cell }))) => {
+            (Kind::Read, Told::Answer(Ok(ClientResponse::Get { cell, .. }))) => {
                 *seen = (*seen).max(cell.as_ref().map_or(Version::ZERO, |cell| cell.version));
                 Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
             }
@@ -281,7 +312,9 @@ impl Workload {
                     None => *key == operation.key,
                     Some(from) => {
                         let place = self.partitioner.place(key);
-                        place >= *from && next.as_ref().is_none_or(|next| place < *next)
+                        place >= *from
+                            && next.as_ref().is_none_or(|next| place < *next)
+                            && !is_apart(key)
                     }
                 };
                 // Each key that it went over is a read of that key.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 
-use super::invariants::{Kept, Observer};
+use super::invariants::{Kept, Moment, Observer, Sides, key_of};
 use super::network::Network;
 use super::profile::{Fault, Numbers};
 use super::seed::Random;
@@ -166,6 +166,9 @@ pub(super) struct World {
     /// What a request was about, for the answer.
     about: BTreeMap<(ServerId, ServerId, RequestId), (Method, Option<Key>)>,
     observer: Observer,
+    sides: Sides,
+    /// How often anything has changed in who lives and who reaches whom.
+    weather: u64,
     summary: Summary,
     /// How often each fault occurs, in relation to the others.
     weights: [u64; Fault::ALL.len()],
@@ -254,6 +257,8 @@ impl World {
             lives: 0,
             about: BTreeMap::new(),
             observer: Observer::default(),
+            sides: Sides::default(),
+            weather: 0,
             summary: Summary { runs: 1, ..Summary::default() },
             weights,
             flipped: BTreeSet::new(),
@@ -346,6 +351,7 @@ impl World {
                 if self.links.get(&(at, peer)).is_none_or(|linked| *linked == life) {
                     self.links.remove(&(at, peer));
                     self.relinked.insert((at, peer), self.now);
+                    self.weather += 1;
                     self.note(|| format!("{at} loses its link to {peer}"));
                     self.step(at, Event::LinkDown { peer });
                 }
@@ -389,6 +395,7 @@ impl World {
             Coming::Heal => {
                 self.note(|| "all cuts heal".to_owned());
                 self.network.heal();
+                self.weather += 1;
             }
         }
     }
@@ -590,6 +597,11 @@ impl World {
         let Some((client, _)) = self.calls.get(&call).copied() else { return };
         if self.servers[&server].node.is_some() {
             self.watch_read(call, server, &request);
+            if let Some(key) = key_of(&request).filter(|_| client != NOBODY) {
+                let coordinator = (server, self.servers[&server].life);
+                let before = self.stands(server, key);
+                self.sides.begin(call, &request, coordinator, self.now, before);
+            }
             self.step(server, Event::Call { call: CallId(call), request });
         } else {
             // Nobody listens: the client knows that at once, and does not know more than that.
@@ -598,6 +610,25 @@ impl World {
                 self.tell(client, Told::Nothing);
             }
         }
+    }
+
+    /// How things stand around a coordinator and a key.
+    pub(super) fn stands(&self, coordinator: ServerId, key: &Key) -> Moment {
+        let is_there = |server: &ServerId| {
+            let state = &self.servers[server];
+            let votes = state.node.as_ref().is_some_and(Node::is_voting);
+            let cut = self.network.is_cut(coordinator, *server)
+                || self.network.is_cut(*server, coordinator);
+            votes && state.paused_until <= self.now && !cut
+        };
+        let replicas = &self.topology.range_of(key).replicas;
+        let side: BTreeSet<_> = replicas.iter().copied().filter(is_there).collect();
+        let state = &self.servers[&coordinator];
+        let now = Instant(self.now - state.born);
+        let is_known = state.node.as_ref().is_some_and(|node| {
+            replicas.iter().all(|server| node.counts_on(*server, now) == side.contains(server))
+        });
+        Moment { weather: self.weather, side, is_known }
     }
 
     fn tell(&mut self, client: usize, told: Told) {

@@ -228,7 +228,12 @@ impl Store {
         Admission::Pending(ticket)
     }
 
-    /// The newest cell of a key that is appended and not durable yet: for deliberate faults alone.
+    /// Something is appended and not durable yet.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.newest.is_empty()
+    }
+
+    /// The newest cell of a key that is appended and not durable yet. Nobody may be told that it is held.
     pub(crate) fn pending(&self, key: &Key) -> Option<&Cell> {
         match &self.appends.get(self.newest.get(key)?.0)?.purpose {
             Purpose::Admitted(cell) => Some(cell),

@@ -119,11 +119,14 @@ impl Worker {
         }
     }
 
-    /// A key, and how it is used: few that all want, many that few want, and some at ONE.
+    /// A key, and how it is used: few that all want, many that few want, and some at ONE or AVAILABLE.
     fn key(&mut self) -> (String, Level) {
         match self.random.below(10) {
             0..6 => (format!("k{:02}", self.random.below(8)), self.level()),
             6..9 => (format!("m{:02}", self.random.below(20)), self.level()),
+            _ if self.random.chance(500) => {
+                (format!("v{:02}", self.random.below(4)), Level::Available)
+            }
             _ => (format!("o{:02}", self.random.below(4)), Level::One),
         }
     }
@@ -172,7 +175,7 @@ impl Worker {
         let request = ClientRequest::Get { key: Key::bound(name.clone()), level, timeout: None };
         let start = now();
         match self.client.read(request).await {
-            Ok(Answered { server, response: ClientResponse::Get { cell } }) => {
+            Ok(Answered { server, response: ClientResponse::Get { cell, .. } }) => {
                 let ts = cell.as_ref().map(|cell| cell.version.time);
                 let found = cell.as_ref().and_then(value_of);
                 self.record(Op::Get, name, found, start, Outcome::Ok, level, server, ts);

@@ -8,8 +8,8 @@ use chord_gen as wire;
 use super::{CallError, Error, FailureCode, RemoteFailure};
 use crate::model::{
     Cell, ClientRequest, ClientResponse, Content, Epoch, Failure, Incarnation, InspectSource,
-    Invalid, Key, Level, MAX_VALUE_LENGTH, PeerStatus, PreparedPut, ScanEntry, ServerId, Status,
-    TopologyView, Version, ViewRange, ViewServer,
+    Invalid, Key, Level, MAX_VALUE_LENGTH, PeerStatus, PreparedPut, Reached, ScanEntry, ServerId,
+    Status, TopologyView, Version, ViewRange, ViewServer,
 };
 
 /// Entries a client may ask for at once.
@@ -56,6 +56,7 @@ pub(super) fn level_out(level: Level) -> wire::Level {
         Level::One => wire::Level::ONE,
         Level::Quorum => wire::Level::QUORUM,
         Level::All => wire::Level::ALL,
+        Level::Available => wire::Level::AVAILABLE,
     }
 }
 
@@ -64,8 +65,29 @@ pub(super) fn level_in(level: Option<wire::Level>) -> Result<Level, Invalid> {
         None | Some(wire::Level::QUORUM) => Ok(Level::Quorum),
         Some(wire::Level::ONE) => Ok(Level::One),
         Some(wire::Level::ALL) => Ok(Level::All),
+        Some(wire::Level::AVAILABLE) => Ok(Level::Available),
         Some(wire::Level(number)) => Err(Invalid::Level { number }),
     }
+}
+
+fn reached_out(reached: Reached) -> wire::Reached {
+    wire::Reached {
+        level: level_out(reached.level),
+        holding: reached.holding.min(i32::MAX as usize) as i32,
+        replicas: reached.replicas.min(i32::MAX as usize) as i32,
+    }
+}
+
+/// A level that is unknown here is an error, and so is a negative number: nothing could be said of such an answer.
+fn reached_in(reached: Option<&wire::Reached>) -> Result<Option<Reached>, Error> {
+    let Some(reached) = reached else { return Ok(None) };
+    let count = |number: i32| {
+        usize::try_from(number).map_err(|_| Error::Malformed { what: "a negative count" })
+    };
+    let level =
+        level_in(Some(reached.level)).map_err(|_| Error::Malformed { what: "an unknown level" })?;
+    let (holding, replicas) = (count(reached.holding)?, count(reached.replicas)?);
+    Ok(Some(Reached { level, holding, replicas }))
 }
 
 pub(super) fn timeout_in(milliseconds: Option<i32>) -> Result<Option<Duration>, Invalid> {
@@ -312,26 +334,38 @@ pub(super) fn failure_in(error: wire::ChordError) -> RemoteFailure {
     }
 }
 
-pub(super) fn put_answer(version: Version, overtaken: bool, server: ServerId) -> wire::PutResponse {
+pub(super) fn put_answer(
+    version: Version,
+    overtaken: bool,
+    reached: Option<Reached>,
+    server: ServerId,
+) -> wire::PutResponse {
     wire::PutResponse {
         version: version_out(version),
         overtaken: overtaken.then_some(true),
         server: Some(server.0.into()),
+        reached: reached.map(reached_out),
     }
 }
 
 pub(super) fn put_reply(answer: &wire::PutResponse) -> Result<ClientResponse, Error> {
     let overtaken = answer.overtaken.unwrap_or(false);
-    Ok(ClientResponse::Put { version: version_in(&answer.version)?, overtaken })
+    let reached = reached_in(answer.reached.as_ref())?;
+    Ok(ClientResponse::Put { version: version_in(&answer.version)?, overtaken, reached })
 }
 
-pub(super) fn get_answer(cell: Option<&Cell>, server: ServerId) -> wire::GetResponse {
+pub(super) fn get_answer(
+    cell: Option<&Cell>,
+    reached: Option<Reached>,
+    server: ServerId,
+) -> wire::GetResponse {
     let value = cell.and_then(|cell| cell.content.value());
     wire::GetResponse {
         found: value.is_some(),
         value: value.map(|value| value.to_vec()),
         version: cell.map(|cell| version_out(cell.version)),
         server: Some(server.0.into()),
+        reached: reached.map(reached_out),
     }
 }
 
@@ -347,7 +381,8 @@ pub(super) fn get_reply(answer: wire::GetResponse) -> Result<ClientResponse, Err
     if version.is_none() && content != Content::Tombstone {
         return Err(Error::Malformed { what: "a value without a version" });
     }
-    Ok(ClientResponse::Get { cell: version.map(|version| Cell { version, content }) })
+    let reached = reached_in(answer.reached.as_ref())?;
+    Ok(ClientResponse::Get { cell: version.map(|version| Cell { version, content }), reached })
 }
 
 pub(super) fn scan_answer(

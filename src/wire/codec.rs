@@ -252,14 +252,17 @@ pub(super) fn encode_any_answer(
         }
         (Answer::Client { server, result: Ok(response) }, Some(Service::Chord)) => {
             match (method, response) {
-                (Method::Put | Method::Remove, ClientResponse::Put { version, overtaken }) => {
-                    send!(0, client::put_answer(*version, *overtaken, *server))
+                (
+                    Method::Put | Method::Remove,
+                    ClientResponse::Put { version, overtaken, reached },
+                ) => {
+                    send!(0, client::put_answer(*version, *overtaken, *reached, *server))
                 }
                 (Method::Prepare, ClientResponse::Prepared { version }) => {
                     send!(0, wire::PrepareResponse { version: client::version_out(*version) })
                 }
-                (Method::Get, ClientResponse::Get { cell }) => {
-                    send!(0, client::get_answer(cell.as_ref(), *server))
+                (Method::Get, ClientResponse::Get { cell, reached }) => {
+                    send!(0, client::get_answer(cell.as_ref(), *reached, *server))
                 }
                 (Method::Scan, ClientResponse::Scan { entries, next }) => {
                     send!(0, client::scan_answer(entries, next.as_ref(), *server))

@@ -234,7 +234,10 @@ pub(super) fn encode_answer(
     match (method, answer) {
         (
             Method::Put,
-            Answer::Client { server, result: Ok(ClientResponse::Put { version, overtaken }) },
+            Answer::Client {
+                server,
+                result: Ok(ClientResponse::Put { version, overtaken, reached: None }),
+            },
         ) => {
             let mut writer = begin(out, 0);
             writer.version(1, *version);
@@ -244,7 +247,10 @@ pub(super) fn encode_answer(
             writer.i32(3, server.0.into());
             writer.end()
         }
-        (Method::Get, Answer::Client { server, result: Ok(ClientResponse::Get { cell }) }) => {
+        (
+            Method::Get,
+            Answer::Client { server, result: Ok(ClientResponse::Get { cell, reached: None }) },
+        ) => {
             let value = cell.as_ref().and_then(|cell| cell.content.value());
             let mut writer = begin(out, value.map_or(0, Bytes::len));
             writer.bool(1, value.is_some());
@@ -566,7 +572,7 @@ pub(super) fn decode_reply(message: &Bytes) -> Option<(Sequence, Reply)> {
             let overtaken = reader.flag(2)?;
             let server = reader.optional_i32(3)?;
             reader.end()?;
-            of_client(server, ClientResponse::Put { version, overtaken })
+            of_client(server, ClientResponse::Put { version, overtaken, reached: None })
         }
         Method::Get => {
             let found = reader.bool(1)?;
@@ -578,7 +584,10 @@ pub(super) fn decode_reply(message: &Bytes) -> Option<(Sequence, Reply)> {
             reader.end()?;
             let content =
                 value.map_or(Content::Tombstone, |value| Content::Value(reader.keep(value)));
-            of_client(server, ClientResponse::Get { cell: Some(Cell { version, content }) })
+            of_client(
+                server,
+                ClientResponse::Get { cell: Some(Cell { version, content }), reached: None },
+            )
         }
         Method::PeerRead => {
             let sender = reader.sender(1)?;

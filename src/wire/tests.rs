@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::codec::{decode_any_call, decode_any_reply, encode_any_answer, encode_any_call};
 use super::*;
+use crate::model::Reached;
 use crate::model::{
     Cell, ClientRequest, ClientResponse, Content, Epoch, Failure, FolderId, Hello, Incarnation,
     InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply, PeerRequest,
@@ -34,7 +35,7 @@ fn version() -> impl Strategy<Value = Version> {
 }
 
 fn level() -> impl Strategy<Value = Level> {
-    prop_oneof![Just(Level::One), Just(Level::Quorum), Just(Level::All)]
+    prop::sample::select(Level::EVERY.to_vec())
 }
 
 fn timeout() -> impl Strategy<Value = Option<std::time::Duration>> {
@@ -237,6 +238,7 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         partitioner: "hashed".to_owned(),
     };
     let entry = ScanEntry { key: key.clone(), value: "v".into(), version };
+    let reached = Some(Reached { level: Level::Available, holding: 1, replicas: 3 });
     let scan = ClientRequest::Scan {
         from: Key::bound(""),
         to: None,
@@ -249,15 +251,18 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
     let inspect = ClientRequest::Inspect { source, from, limit: 1 };
     let tombstone = Cell { version, content: Content::Tombstone };
     vec![
-        (put(Content::Value("v".into())), ClientResponse::Put { version, overtaken: true }),
-        (put(Content::Tombstone), ClientResponse::Put { version, overtaken: false }),
+        (
+            put(Content::Value("v".into())),
+            ClientResponse::Put { version, overtaken: true, reached: None },
+        ),
+        (put(Content::Tombstone), ClientResponse::Put { version, overtaken: false, reached }),
         (
             ClientRequest::Prepare { key: key.clone(), level, timeout, after: None },
             ClientResponse::Prepared { version },
         ),
-        (get.clone(), ClientResponse::Get { cell: None }),
-        (get.clone(), ClientResponse::Get { cell: cell(Content::Tombstone) }),
-        (get, ClientResponse::Get { cell: cell(Content::Value(Bytes::new())) }),
+        (get.clone(), ClientResponse::Get { cell: None, reached }),
+        (get.clone(), ClientResponse::Get { cell: cell(Content::Tombstone), reached: None }),
+        (get, ClientResponse::Get { cell: cell(Content::Value(Bytes::new())), reached }),
         (scan, ClientResponse::Scan { entries: vec![entry], next: Some(key.clone()) }),
         (ClientRequest::Status, ClientResponse::Status(Box::new(status))),
         (inspect, ClientResponse::Inspected { entries: vec![(key, tombstone)], next: None }),
@@ -362,8 +367,8 @@ proptest! {
         let refused = matches!(answer, PeerAnswer::Refused(_));
         let answers = [
             (method.unwrap(), Answer::Peer(Ok(PeerReply { sender, answer })), !refused && is_hot(&request)),
-            (Method::Get, of_client(ClientResponse::Get { cell }), true),
-            (Method::Put, of_client(ClientResponse::Put { version, overtaken }), true),
+            (Method::Get, of_client(ClientResponse::Get { cell, reached: None }), true),
+            (Method::Put, of_client(ClientResponse::Put { version, overtaken, reached: None }), true),
         ];
         for (method, answer, expected) in answers {
             let (mut by_hand, mut generated) = (BytesMut::new(), BytesMut::new());
@@ -377,7 +382,7 @@ proptest! {
             let message = messages(format, &generated, generated.len()).remove(0);
             let read = hot::decode_reply(&message);
             // Of a key never written the generated code tells.
-            let known = !matches!(answer, Answer::Client { result: Ok(ClientResponse::Get { cell: None }), .. });
+            let known = !matches!(answer, Answer::Client { result: Ok(ClientResponse::Get { cell: None, .. }), .. });
             prop_assert_eq!(read.is_some(), expected && known);
             if let Some(read) = read {
                 prop_assert_eq!(read, decode_any_reply(Protocol::Binary, message).unwrap());

@@ -89,12 +89,12 @@ fn answer(call: ClientRequest, cells: &mut BTreeMap<Key, Cell>, wrong: Wrong) ->
             if keeps {
                 cells.insert(put.key, cell);
             }
-            ClientResponse::Put { version, overtaken: false }
+            ClientResponse::Put { version, overtaken: false, reached: None }
         }
         ClientRequest::Get { key, .. } => {
             let other = cells.range(key.successor()..).next().map(|(_, cell)| cell.clone());
             let cell = if wrong == Wrong::MixesUp { other } else { None };
-            ClientResponse::Get { cell: cell.or_else(|| cells.get(&key).cloned()) }
+            ClientResponse::Get { cell: cell.or_else(|| cells.get(&key).cloned()), reached: None }
         }
         _ => ClientResponse::Status(Box::new(Status { voting: true, ..Status::default() })),
     }

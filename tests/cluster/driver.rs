@@ -138,7 +138,8 @@ fn a_client_with_an_old_table_asks_again_and_sends_again() {
         cluster.signal(owner.0 as usize, "CONT");
         let (level, timeout) = (Level::Quorum, None);
         let read = ClientRequest::Get { key: key.clone(), level, timeout };
-        let ClientResponse::Get { cell: Some(cell) } = client.read(read).await.unwrap().response
+        let ClientResponse::Get { cell: Some(cell), .. } =
+            client.read(read).await.unwrap().response
         else {
             panic!("the key is gone");
         };

@@ -6,6 +6,7 @@
 mod doors;
 mod driver;
 mod hostile;
+mod levels;
 mod load;
 #[allow(dead_code, reason = "other test crates need the rest of it")]
 mod process;

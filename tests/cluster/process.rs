@@ -232,7 +232,7 @@ impl Cluster {
     ) -> Result<Option<String>, RemoteFailure> {
         let key = Key::new(key.to_owned()).unwrap();
         match self.ask(server, ClientRequest::Get { key, level, timeout: None })? {
-            ClientResponse::Get { cell } => Ok(cell
+            ClientResponse::Get { cell, .. } => Ok(cell
                 .and_then(|cell| cell.content.value().cloned())
                 .map(|value| String::from_utf8(value.to_vec()).unwrap())),
             other => panic!("{other:?}"),

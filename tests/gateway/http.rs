@@ -334,3 +334,37 @@ fn a_taken_http_port_is_one_clear_line() {
         "{said}"
     );
 }
+
+/// Level available by name, and what an answer says that it has had.
+#[test]
+fn a_call_at_available_says_what_it_has_had() {
+    let mut cluster = Cluster::shaped(Shape { http: true, ..Shape::of(3, 3) });
+    let port = cluster.http[0];
+    let path = "/v1/keys/k?level=available";
+    let put = request(port, "PUT", path, "", b"v");
+    assert_eq!(put.status, 200);
+    let reached = put.json()["reached"].clone();
+    assert_eq!((&reached["level"], &reached["replicas"]), (&json!("QUORUM"), &json!(3)));
+    cluster.wait_equal();
+    cluster.kill(1);
+    cluster.kill(2);
+    let put = request(port, "PUT", path, "", b"w");
+    assert_eq!(
+        (put.status, put.header("chord-reached")),
+        (200, Some("available: 1 of 3 replicas"))
+    );
+    let get = request(port, "GET", path, "", b"");
+    assert_eq!((get.status, get.body.as_slice()), (200, &b"w"[..]));
+    assert_eq!(get.header("chord-reached"), Some("available: 1 of 3 replicas"));
+    let missing = request(port, "GET", "/v1/keys/nobody?level=available", "", b"");
+    assert_eq!((missing.status, &missing.json()["reached"]["holding"]), (404, &json!(1)));
+    let body = br#"{"keys":["k"]}"#;
+    let kind = "Content-Type: application/json\r\n";
+    let batch = request(port, "POST", "/v1/batch/get?level=available", kind, body);
+    assert_eq!(batch.json()["results"][0]["reached"]["level"], json!("AVAILABLE"));
+    // Without a majority, quorum goes on to refuse; and there are no scans at this level.
+    assert_eq!(request(port, "GET", "/v1/keys/k", "", b"").status, 503);
+    let scan = request(port, "GET", "/v1/keys?level=available", "", b"");
+    assert_eq!(scan.status, 400);
+    assert!(scan.json()["detail"].as_str().unwrap().contains("not offered at level AVAILABLE"));
+}

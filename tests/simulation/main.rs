@@ -66,7 +66,7 @@ fn options(profile: Profile) -> Options {
 #[test]
 fn two_thousand_clusters_without_a_violation() {
     let shares = [
-        (Profile::Mixed, 500),
+        (Profile::Mixed, 400),
         (Profile::Lives, 50),
         (Profile::Restarts, 50),
         (Profile::Crashes, 200),
@@ -76,6 +76,7 @@ fn two_thousand_clusters_without_a_violation() {
         (Profile::Disks, 450),
         (Profile::Pauses, 100),
         (Profile::Calm, 100),
+        (Profile::Outages, 100),
     ];
     let (mut total, mut shapes) = (Summary::default(), Vec::new());
     for (profile, seeds) in shares {
@@ -112,7 +113,15 @@ fn every_rule_left_out_is_caught() {
             Flaw::StrangersStaySilent => ["settled"].as_slice(),
             Flaw::ScanOneAsksNoOther => &["available"],
             // That a server without its rules cannot be used at the end does not count.
-            _ => &["linearizable", "acknowledged", "never older", "hints", "twice", "agreement"],
+            _ => &[
+                "linearizable",
+                "acknowledged",
+                "never older",
+                "hints",
+                "twice",
+                "agreement",
+                "sides",
+            ],
         };
         let name = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
         let counts = |text: &str| names.contains(&name(text).as_str());

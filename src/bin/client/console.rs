@@ -41,7 +41,7 @@ impl Completer for Words {
         let candidates: Vec<&str> = if start == 0 {
             WORDS.iter().map(|(word, _, _)| *word).collect()
         } else {
-            vec!["one", "quorum", "all"]
+            vec!["one", "quorum", "all", "available"]
         };
         let fitting = candidates.into_iter().filter(|word| word.starts_with(begun));
         Ok((start, fitting.map(|word| format!("{word} ")).collect()))
@@ -117,7 +117,7 @@ pub(crate) fn console(
                 }
             }
             Ok(Some(command)) => {
-                let result = runtime.block_on(batch::perform(client, &command, flags.level));
+                let result = runtime.block_on(batch::perform(client, &command, flags.level()));
                 let shown = show::outcome(&command, &result, flags.json);
                 print(&shown.out)?;
                 eprint!("{}", shown.note);

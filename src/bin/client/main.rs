@@ -46,9 +46,9 @@ struct Flags {
         default_value = "127.0.0.1:9000,127.0.0.1:9001,127.0.0.1:9002,127.0.0.1:9003"
     )]
     server: Vec<String>,
-    /// For commands that name none: one, quorum or all.
-    #[arg(long, env = "CHORD_LEVEL", default_value = "quorum")]
-    level: Level,
+    /// For commands that name none: one, quorum, all or available. Without it: quorum, and available for --put, --get, --del.
+    #[arg(long, env = "CHORD_LEVEL")]
+    level: Option<Level>,
     /// Until a command is given up, in seconds.
     #[arg(long, env = "CHORD_TIMEOUT", default_value_t = 5.0, value_name = "SECONDS",
           value_parser = seconds)]
@@ -106,6 +106,11 @@ enum Task {
 }
 
 impl Flags {
+    /// For commands that name none.
+    fn level(&self) -> Level {
+        self.level.unwrap_or_default()
+    }
+
     fn task(&self) -> Task {
         let driver =
             |command: Command, key: &OsString| Task::Driver(command, key.clone().into_vec());
@@ -162,10 +167,11 @@ fn main() -> ExitCode {
         Task::Pipe => runtime.block_on(pipe::piped(&client, &flags)),
         Task::Command => runtime.block_on(one_shot(&client, &flags)),
         Task::Driver(command, key) => {
-            runtime.block_on(driver(&client, &command, &key, flags.level))
+            let level = flags.level.unwrap_or(Level::Available);
+            runtime.block_on(driver(&client, &command, &key, level))
         }
-        Task::Import(import) => runtime.block_on(transfer::import(&client, &import, flags.level)),
-        Task::Export(export) => runtime.block_on(transfer::export(&client, &export, flags.level)),
+        Task::Import(import) => runtime.block_on(transfer::import(&client, &import, flags.level())),
+        Task::Export(export) => runtime.block_on(transfer::export(&client, &export, flags.level())),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -196,10 +202,10 @@ async fn one_shot(client: &Client, flags: &Flags) -> io::Result<u8> {
         Command::Exit | Command::Server(_) => return Ok(0),
         _ => {}
     }
-    let result = batch::perform(client, &command, flags.level).await;
+    let result = batch::perform(client, &command, flags.level()).await;
     if flags.raw
         && let Ok(answered) = &result
-        && let ClientResponse::Get { cell: Some(cell) } = &answered.response
+        && let ClientResponse::Get { cell: Some(cell), .. } = &answered.response
         && let Some(value) = cell.content.value()
     {
         io::stdout().lock().write_all(value)?;
@@ -211,14 +217,25 @@ async fn one_shot(client: &Client, flags: &Flags) -> io::Result<u8> {
     Ok(shown.exit)
 }
 
-/// One command in the words of the manager-and-nodes demo: `OK, server1` and `key1, value1, server1`.
+/// One command in the words of the manager-and-nodes demo: `OK, server1` and `key1, value1, server1`; behind it, what it has
+/// had where that was no majority.
 async fn driver(client: &Client, command: &Command, key: &[u8], level: Level) -> io::Result<u8> {
     let result = batch::perform(client, command, level).await;
     let name = |answered: &Answered| {
-        answered.server.map_or("server?".to_owned(), |server| format!("server{server}"))
+        let server =
+            answered.server.map_or("server?".to_owned(), |server| format!("server{server}"));
+        match &answered.response {
+            ClientResponse::Put { reached: Some(reached), .. }
+            | ClientResponse::Get { reached: Some(reached), .. }
+                if reached.level == Level::Available =>
+            {
+                format!("{server} ({reached})")
+            }
+            _ => server,
+        }
     };
     let found = |answered: &Answered| match &answered.response {
-        ClientResponse::Get { cell } => {
+        ClientResponse::Get { cell, .. } => {
             cell.as_ref().and_then(|cell| cell.content.value().cloned())
         }
         _ => None,

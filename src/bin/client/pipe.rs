@@ -64,7 +64,7 @@ fn skip_line(input: &mut impl BufRead) -> bool {
 pub(crate) async fn piped(client: &Client, flags: &Flags) -> io::Result<u8> {
     let mut lines = lines(io::BufReader::with_capacity(1 << 20, io::stdin()));
     let began = Instant::now();
-    let (level, json, quiet) = (flags.level, flags.json, flags.quiet);
+    let (level, json, quiet) = (flags.level(), flags.json, flags.quiet);
     let options = batch::Options { level, json, quiet, numbered: false };
     let out = io::BufWriter::with_capacity(64 << 10, io::stdout());
     let mut streams = Streams(out, io::stderr());

@@ -46,7 +46,7 @@ fn get(key: &Key, level: Level, timeout: Duration) -> ClientRequest {
 
 fn found_in(response: ClientResponse) -> Result<Found, Error> {
     match response {
-        ClientResponse::Get { cell } => {
+        ClientResponse::Get { cell, .. } => {
             Ok(cell.map(|Cell { version, content }| (version, content)))
         }
         other => Err(Error::Unanswered { why: format!("an unexpected answer: {other:?}") }),

@@ -19,7 +19,7 @@ use super::keys::{stored, unexpected};
 use super::ranges::put_bytes;
 use crate::client::Error;
 use crate::client::record::from_json_parts;
-use crate::client::show::time;
+use crate::client::show::{reached_json, time};
 use crate::model::{ClientRequest, ClientResponse, Content, Key, PreparedPut};
 
 /// Items of one request at most.
@@ -181,7 +181,16 @@ async fn get_one(shared: &Shared, bytes: Vec<u8>, manner: Manner) -> (Value, usi
         Ok(answered) => answered,
         Err(error) => return failed(Problem::of_read(&error)),
     };
-    let ClientResponse::Get { cell } = answered.response else { return failed(unexpected()) };
+    let ClientResponse::Get { cell, reached } = answered.response else {
+        return failed(unexpected());
+    };
+    let result_of = |bytes: &[u8], outcome: &'static str| {
+        let mut object = result_of(bytes, outcome);
+        if let Some(reached) = &reached {
+            object.insert("reached".to_owned(), reached_json(reached));
+        }
+        object
+    };
     let Some((value, version)) =
         cell.and_then(|cell| Some((cell.content.value()?.clone(), cell.version)))
     else {
@@ -241,9 +250,10 @@ async fn put_one(shared: &Shared, bytes: Vec<u8>, content: Content, manner: Mann
     let write = PreparedPut { key, content, level, timeout, ticket: None, after: None };
     match shared.client.write(write).await {
         Ok(answered) => match answered.response {
-            ClientResponse::Put { version, overtaken } => {
+            ClientResponse::Put { version, overtaken, reached } => {
                 let mut object = result_of(&bytes, "stored");
-                if let Value::Object(said) = stored(version, overtaken, answered.server) {
+                let said = stored(version, overtaken, answered.server, reached);
+                if let Value::Object(said) = said {
                     object.extend(said);
                 }
                 Value::Object(object)

@@ -11,9 +11,10 @@ use super::super::problem::Problem;
 use super::super::words::{Fields, MANNER, Manner, key_in_path};
 use super::super::{State, body};
 use crate::client::Answered;
-use crate::client::show::time;
+use crate::client::show::{reached_json, time};
 use crate::model::{
-    ClientRequest, ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, ServerId, Version,
+    ClientRequest, ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, Reached, ServerId,
+    Version,
 };
 
 const PREFIX: &str = "/v1/keys/";
@@ -28,8 +29,13 @@ fn etag(version: Version) -> String {
     format!("\"{version}\"")
 }
 
-/// Version, time and coordinator, for whoever wants to know.
-fn stamp(response: &mut Response, version: Version, server: Option<ServerId>) {
+/// Version, time, coordinator, and what a call at AVAILABLE has had, for whoever wants to know.
+fn stamp(
+    response: &mut Response,
+    version: Version,
+    server: Option<ServerId>,
+    reached: Option<Reached>,
+) {
     let mut set = |name: HeaderName, text: String| {
         // Numbers and punctuation: always a header's value.
         if let Ok(value) = HeaderValue::try_from(text) {
@@ -40,6 +46,9 @@ fn stamp(response: &mut Response, version: Version, server: Option<ServerId>) {
     set(HeaderName::from_static("chord-time"), time(version.time));
     if let Some(server) = server {
         set(HeaderName::from_static("chord-server"), server.to_string());
+    }
+    if let Some(reached) = reached {
+        set(HeaderName::from_static("chord-reached"), reached.to_string());
     }
 }
 
@@ -53,8 +62,11 @@ pub(super) async fn get(
     let request = ClientRequest::Get { key: key.clone(), level, timeout };
     let Answered { server, response } =
         shared.client.read(request).await.map_err(|error| Problem::of_read(&error))?;
-    let ClientResponse::Get { cell } = response else { return Err(unexpected()) };
-    let missing = || Problem::not_found("no-such-key", format!("there is no key '{key}'"));
+    let ClientResponse::Get { cell, reached } = response else { return Err(unexpected()) };
+    let missing = || {
+        let missing = Problem::not_found("no-such-key", format!("there is no key '{key}'"));
+        missing.with_reached(reached)
+    };
     let cell = cell.ok_or_else(missing)?;
     let Content::Value(value) = cell.content else { return Err(missing()) };
     let seen = headers.get_all(header::IF_NONE_MATCH).iter();
@@ -65,7 +77,7 @@ pub(super) async fn get(
         let kind = HeaderValue::from_static("application/octet-stream");
         ([(header::CONTENT_TYPE, kind)], Body::from(value)).into_response()
     };
-    stamp(&mut response, cell.version, server);
+    stamp(&mut response, cell.version, server, reached);
     Ok(response)
 }
 
@@ -124,14 +136,21 @@ async fn write(
     let write = PreparedPut { key, content, level, timeout, ticket, after: None };
     let Answered { server, response } =
         shared.client.write(write).await.map_err(|error| Problem::of_write(&error))?;
-    let ClientResponse::Put { version, overtaken } = response else { return Err(unexpected()) };
-    let mut response = Json(stored(version, overtaken, server)).into_response();
-    stamp(&mut response, version, server);
+    let ClientResponse::Put { version, overtaken, reached } = response else {
+        return Err(unexpected());
+    };
+    let mut response = Json(stored(version, overtaken, server, reached)).into_response();
+    stamp(&mut response, version, server, reached);
     Ok(response)
 }
 
 /// What is said of a write that has succeeded.
-pub(super) fn stored(version: Version, overtaken: bool, server: Option<ServerId>) -> Value {
+pub(super) fn stored(
+    version: Version,
+    overtaken: bool,
+    server: Option<ServerId>,
+    reached: Option<Reached>,
+) -> Value {
     let mut said = json!({
         "outcome": "stored",
         "version": version.to_string(),
@@ -142,6 +161,9 @@ pub(super) fn stored(version: Version, overtaken: bool, server: Option<ServerId>
     }
     if let (true, Some(said)) = (overtaken, said.as_object_mut()) {
         said.insert("overtaken".to_owned(), json!(true));
+    }
+    if let (Some(reached), Some(said)) = (reached, said.as_object_mut()) {
+        said.insert("reached".to_owned(), reached_json(&reached));
     }
     said
 }

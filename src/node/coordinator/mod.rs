@@ -15,6 +15,11 @@
 //! concurrent one. A write that failed is never undone, for a reader may have seen it, and never sent again
 //! under another version, for it might then be seen twice.
 //!
+//! At AVAILABLE the steps are those of QUORUM, but a majority is required only while it lives; else all that live are, and one at
+//! least. Who lives is looked at whenever something is heard and every [`LOOK`], so a majority may be lost in the middle. A replica that
+//! lives and refuses is no dead one: a later read might ask that one alone. What the answer says it has had is QUORUM only if
+//! the version was taken from a majority, or a majority holds nothing newer.
+//!
 //! # A read
 //!
 //! As many replicas as required are asked, one for its cell, the others for their versions; the rest when one of these is lost or
@@ -22,6 +27,10 @@
 //! newest version among them is the answer, if as many as required hold it; else it is first written back to
 //! them. That a majority holds what is answered is what makes two reads in a row never go back in time. Whoever
 //! answers later with something older is repaired behind the scenes.
+//!
+//! At AVAILABLE, likewise, a majority or all that live; in either case those hold what is answered. At ONE the first answer is enough,
+//! unless it is *not found*, or older than what this server has acknowledged: then all that live are asked. Whom it asks
+//! first it knows from its own writes, those under way and those that have left hints.
 //!
 //! This is the register of Attiya, Bar-Noy and Dolev (1995) with the second round of Lynch and Shvartsman (1997)
 //! for many writers. What counts as an answer is in [`tally`].
@@ -37,7 +46,7 @@ mod write;
 
 pub use tally::Tally;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -46,12 +55,26 @@ use self::read::Read;
 use self::scan::Scan;
 pub(super) use self::scan::ScanPart;
 use self::write::{Under, Write};
-use super::Config;
-use super::turn::{OperationId, Roster, Turn};
+use super::turn::{Known, OperationId, Roster, Turn};
+use super::{Config, Flaw};
 use crate::model::{
     CallId, Cell, Content, Epoch, FAR_FUTURE, Failure, Instant, Invalid, Key, Level, PeerReply,
     Pending, PreparedPut, ServerId, Version,
 };
+
+/// An operation whose end hangs on who lives looks at that so often: a server that dies in silence is noticed by time alone.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Writes that succeeded while this server's own disk did not take them; beyond so many it is asked last for every key.
+const OWN_MISSES: usize = 1_024;
+
+/// What a call at AVAILABLE requires while that many live.
+fn majority(config: &Config, replicas: usize) -> usize {
+    match config.flaw {
+        Some(Flaw::AvailableAsksOne) => 1,
+        _ => Level::Quorum.required(replicas),
+    }
+}
 
 /// Where a key lies and who keeps it.
 #[derive(Clone, Debug)]
@@ -103,6 +126,12 @@ pub(super) struct Coordinator {
     deadlines: BTreeSet<(Instant, OperationId)>,
     /// Operations whose client still waits.
     unanswered: usize,
+    /// Of each key, the greatest write that has succeeded and goes on: some replicas may not hold it yet.
+    unsettled: BTreeMap<Key, OperationId>,
+    /// Writes that have ended without this server's own replica.
+    own_misses: BTreeMap<Key, Version>,
+    /// There were too many of them.
+    own_misses_full: bool,
     /// Writes that wait for a greater clock ceiling.
     clock_waiters: BTreeSet<OperationId>,
     next_operation: u64,
@@ -172,7 +201,7 @@ impl Coordinator {
             return None;
         }
         match Write::start(turn, id, call, place, level, deadline, content, under) {
-            Ok(write) => self.admit(turn, id, deadline, Operation::Write(write)),
+            Ok(write) => self.admit(turn, id, write.next_deadline(), Operation::Write(write)),
             Err(failure) => {
                 turn.out.count("writes_refused");
                 turn.out.answer(call, Err(failure));
@@ -188,11 +217,18 @@ impl Coordinator {
         key: Key,
         level: Level,
         deadline: Instant,
+        owed: impl FnOnce(&Key, &[ServerId]) -> Known,
     ) {
         let id = self.allot();
         let place = Place::of(turn.config, turn.config.partitioner.place(&key));
+        let known = match level {
+            Level::One if turn.config.flaw != Some(Flaw::OneForgetsWrites) => {
+                self.known(turn, &place, owed(&place.key, &place.replicas))
+            }
+            _ => None,
+        };
         let patience = self.patience();
-        match Read::start(turn, id, call, place, level, deadline, patience) {
+        match Read::start(turn, id, call, place, level, deadline, patience, known) {
             Ok(read) => {
                 self.admit(turn, id, read.next_deadline(), Operation::Read(read));
             }
@@ -207,6 +243,36 @@ impl Coordinator {
     fn patience(&self) -> Duration {
         let patience = Duration::from_micros(self.usual_read.saturating_mul(8));
         patience.clamp(read::PATIENCE.0, read::PATIENCE.1)
+    }
+
+    /// What this server knows of a key that it has written: of writes that have ended, from the hints they left (`owed`); of
+    /// those that go on, from themselves.
+    fn known(&self, turn: &Turn<'_>, place: &Place, owed: Known) -> Option<Box<Known>> {
+        let mut known = owed;
+        let me = turn.config.server;
+        if let Some(version) = self.own_misses.get(&place.key) {
+            known.version = known.version.max(*version);
+            known.behind.push(me);
+        } else if self.own_misses_full {
+            known.behind.push(me);
+        }
+        if let Some(id) = self.unsettled.get(&place.key)
+            && let Some((_, Operation::Write(write))) = self.operations.get(id.0)
+            && let Some((_, version, tally)) = write.held()
+        {
+            known.version = known.version.max(version);
+            known.behind.extend(tally.silent());
+        }
+        if known.behind.is_empty() {
+            return None;
+        }
+        let living = |server: &&ServerId| turn.roster.alive(**server);
+        let is_behind = |server: &ServerId| known.behind.contains(server);
+        if known.version.is_zero() && place.replicas.iter().filter(living).all(is_behind) {
+            // Too much was missed to say what: all that live are asked.
+            known.little = true;
+        }
+        Some(Box::new(known))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one scan's parts, each of its own type")]
@@ -226,6 +292,8 @@ impl Coordinator {
             Some(Invalid::UnorderedScan)
         } else if to.as_ref().is_some_and(|to| *to <= from) {
             Some(Invalid::EmptyRange)
+        } else if level == Level::Available {
+            Some(Invalid::ScanLevel)
         } else {
             None
         };
@@ -320,7 +388,7 @@ impl Coordinator {
             && at <= turn.now.instant
         {
             missed.extend(self.with(turn, id, |operation, turn| match operation {
-                Operation::Write(write) => write.on_deadline(turn),
+                Operation::Write(write) => write.on_time(turn, id),
                 Operation::Read(read) => read.on_time(turn, id),
                 Operation::Scan(scan) => scan.on_time(turn, id),
             }));
@@ -370,6 +438,7 @@ impl Coordinator {
         was_answered: bool,
     ) -> Option<Missed> {
         let (at, operation) = self.operations.get_mut(id.0)?;
+        let mut succeeded = None;
         if operation.is_answered() && !was_answered {
             self.unanswered -= 1;
             if let Operation::Read(read) = operation
@@ -377,6 +446,9 @@ impl Coordinator {
             {
                 let took = took.as_micros() as u64;
                 self.usual_read = self.usual_read - self.usual_read / 16 + took / 16;
+            }
+            if let Operation::Write(write) = operation {
+                succeeded = write.held().map(|(key, version, _)| (key.clone(), version));
             }
         }
         if operation.is_over() {
@@ -392,14 +464,51 @@ impl Coordinator {
         let next = match operation {
             Operation::Read(read) => read.next_deadline(),
             Operation::Scan(scan) => scan.next_deadline(),
-            Operation::Write(_) => return None,
+            Operation::Write(write) => write.next_deadline(),
         };
         if next != *at {
             self.deadlines.remove(&(*at, id));
             self.deadlines.insert((next, id));
             *at = next;
         }
+        if let Some((key, version)) = succeeded {
+            self.note_unsettled(id, key, version);
+        }
         None
+    }
+
+    /// A write has succeeded and goes on.
+    fn note_unsettled(&mut self, id: OperationId, key: Key, version: Version) {
+        let former = self.unsettled.get(&key).and_then(|id| self.operations.get(id.0));
+        let is_greater = match former {
+            Some((_, Operation::Write(write))) => {
+                write.held().is_some_and(|(_, former, _)| former > version)
+            }
+            _ => false,
+        };
+        if !is_greater {
+            self.unsettled.insert(key, id);
+        }
+    }
+
+    /// A write is over that has succeeded: the hints it leaves say whom it has not reached, but for this server itself.
+    fn settle_write(&mut self, me: ServerId, id: OperationId, write: &Write) {
+        let Some((key, version, tally)) = write.held() else { return };
+        if self.unsettled.get(key) == Some(&id) {
+            self.unsettled.remove(key);
+        }
+        if tally.silent().any(|server| server == me) {
+            if self.own_misses.len() >= OWN_MISSES {
+                self.own_misses_full = true;
+                return;
+            }
+            let missed = self.own_misses.entry(key.detached()).or_default();
+            *missed = (*missed).max(version);
+        } else if let Some(missed) = self.own_misses.get(key)
+            && tally.answers().any(|(server, held)| server == me && held >= missed)
+        {
+            self.own_misses.remove(key);
+        }
     }
 
     fn end(&mut self, me: ServerId, id: OperationId) -> Option<Missed> {
@@ -409,7 +518,10 @@ impl Coordinator {
             self.clock_waiters.remove(&id);
         }
         match operation {
-            Operation::Write(write) => write.end(me),
+            Operation::Write(write) => {
+                self.settle_write(me, id, &write);
+                write.end(me)
+            }
             Operation::Read(_) | Operation::Scan(_) => None,
         }
     }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::super::Flaw;
-use super::super::turn::{OperationId, Origin, Roster, Turn};
-use super::Place;
+use super::super::turn::{Known, OperationId, Origin, Roster, Turn};
 use super::tally::Tally;
+use super::{LOOK, Place, majority};
 use crate::model::{
     CallId, Cell, ClientResponse, Content, Failure, Instant, Level, PeerAnswer, PeerReply,
-    PeerRequest, Read as ReadRequest, ServerId, Version,
+    PeerRequest, Reached, Read as ReadRequest, ServerId, Version,
 };
 
 /// After this long without an end, at least and at most, every replica is asked for its value: those that were asked
@@ -36,6 +36,12 @@ pub(super) struct Read {
     began: Instant,
     /// The newest cell is being written back.
     back: Option<(Cell, Tally<Version>)>,
+    /// At ONE: what this coordinator knows of the key, if it knows anything that matters.
+    known: Option<Box<Known>>,
+    /// Everyone was asked for the value, and from then on only who lives is looked at.
+    looked: bool,
+    /// A majority has said what it holds.
+    by_majority: bool,
     over: bool,
 }
 
@@ -45,14 +51,19 @@ struct Held {
     content: Option<Content>,
 }
 
-/// Whom to ask first: this server itself, whose own copy costs no message; then those that answer; then those that seem to
-/// hesitate. Whoever does not vote comes last, for its answer does not count.
-pub(super) fn preference(turn: &Turn<'_>, server: ServerId) -> (bool, bool, bool) {
+/// Whom to ask first: whoever votes, for the answer of others does not count; of them those that are not known to lack what this
+/// server has written (`behind`); then this server itself, whose own copy costs no message; then those that do not hesitate.
+pub(super) fn preference(
+    turn: &Turn<'_>,
+    server: ServerId,
+    behind: bool,
+) -> (bool, bool, bool, bool) {
     let (alive, prompt) = (turn.roster.alive(server), turn.roster.prompt(server));
-    (server != turn.config.server || !alive, !alive, !prompt)
+    (!alive, behind, server != turn.config.server, !prompt)
 }
 
 impl Read {
+    #[expect(clippy::too_many_arguments, reason = "one read's parts, each of its own type")]
     pub(super) fn start(
         turn: &mut Turn<'_>,
         id: OperationId,
@@ -61,6 +72,7 @@ impl Read {
         level: Level,
         deadline: Instant,
         patience: Duration,
+        known: Option<Box<Known>>,
     ) -> Result<Read, Failure> {
         let mut required = level.required(place.replicas.len());
         if turn.config.flaw == Some(Flaw::SmallReadQuorum) && level == Level::Quorum {
@@ -69,6 +81,9 @@ impl Read {
         let alive = place.alive(turn.roster);
         if alive < required {
             return Err(Failure::Unavailable { level, required, alive });
+        }
+        if level == Level::Available {
+            required = majority(turn.config, place.replicas.len()).min(alive);
         }
         let held = Tally::new(&place.replicas, required);
         let mut read = Read {
@@ -83,6 +98,9 @@ impl Read {
             asked_value: Vec::new(),
             began: turn.now.instant,
             back: None,
+            known,
+            looked: false,
+            by_majority: false,
             over: false,
         };
         for replica in read.place.replicas.clone() {
@@ -123,7 +141,13 @@ impl Read {
                     tally.answer(from, &reply.sender, *current);
                 }
             }
-            _ => self.miss(turn, id, from),
+            _ => {
+                self.held.refuse(from);
+                if let Some((_, tally)) = &mut self.back {
+                    tally.refuse(from);
+                }
+                self.miss(turn, id, from);
+            }
         }
         self.advance(turn, id);
     }
@@ -140,6 +164,11 @@ impl Read {
 
     pub(super) fn on_time(&mut self, turn: &mut Turn<'_>, id: OperationId) {
         if turn.now.instant >= self.deadline {
+            let newest = self.newest(turn.roster);
+            if self.level == Level::One && newest.is_some_and(|newest| !self.is_older(newest)) {
+                // A replica that lives has not answered. The others do not hold the key, and ONE answers while one lives.
+                self.conclude(turn, id);
+            }
             let received = match &self.back {
                 Some((_, tally)) => tally.received(turn.roster),
                 None => self.held.received(turn.roster),
@@ -148,12 +177,25 @@ impl Read {
             self.over = true;
         } else if self.impatient_at.is_some_and(|at| turn.now.instant >= at) {
             self.impatient_at = None;
+            if self.asks_who_lives() {
+                self.impatient_at = Some(turn.now.instant + LOOK);
+                if self.looked {
+                    self.advance(turn, id);
+                    return;
+                }
+                self.looked = true;
+            }
             if self.call.is_some() && self.back.is_none() {
                 turn.out.count("reads_impatient");
             }
             self.asked_value.clear();
             self.ask_everyone(turn, id);
         }
+    }
+
+    /// Its end may hang on who lives, and nothing else says that somebody has died in silence.
+    fn asks_who_lives(&self) -> bool {
+        self.call.is_some() && matches!(self.level, Level::One | Level::Available)
     }
 
     /// How long it took, if it was answered.
@@ -186,7 +228,11 @@ impl Read {
     /// no message; then those that answer, in turn; then those that seem to hesitate. The first is asked for the value.
     fn ask_more(&mut self, turn: &mut Turn<'_>, id: OperationId) {
         let asked = |server: ServerId| self.asked.contains(&server);
-        let awaited = self.held.waiting().filter(|server| asked(*server)).count();
+        // At AVAILABLE only those that live are waited for.
+        let hopeful =
+            |server: ServerId| self.level != Level::Available || turn.roster.alive(server);
+        let awaited =
+            self.held.waiting().filter(|server| asked(*server) && hopeful(*server)).count();
         let missing = self.required.saturating_sub(self.held.received(turn.roster) + awaited);
         if missing == 0 {
             return;
@@ -195,7 +241,10 @@ impl Read {
         let in_turn = (0..count).map(|step| self.place.replicas[(id.0 as usize + step) % count]);
         let mut others: Vec<_> =
             in_turn.filter(|server| !asked(*server) && turn.roster.reachable(*server)).collect();
-        others.sort_by_key(|server| preference(turn, *server));
+        others.sort_by_key(|server| {
+            let behind = self.known.as_ref().is_some_and(|known| known.behind.contains(server));
+            preference(turn, *server, behind)
+        });
         for server in others.into_iter().take(missing) {
             let with_value = self.asked_value.is_empty();
             self.ask(turn, id, server, with_value);
@@ -229,6 +278,9 @@ impl Read {
         if self.call.is_none() {
             return;
         }
+        if self.level == Level::Available {
+            self.fall_back(turn, id);
+        }
         if let Some((cell, tally)) = &self.back {
             if tally.is_met(turn.roster) {
                 let cell = cell.clone();
@@ -248,7 +300,64 @@ impl Read {
             }
             return;
         }
+        if self.level == Level::One && self.wants_others(turn) {
+            self.ask_living(turn, id);
+            return;
+        }
+        self.conclude(turn, id);
+    }
+
+    /// At ONE: a replica that lives and was not heard yet may know better than those that have answered.
+    fn wants_others(&self, turn: &Turn<'_>) -> bool {
+        let newest = self.newest(turn.roster).unwrap_or_default();
+        let missing = newest.is_zero() && turn.config.flaw != Some(Flaw::OneNotFoundAtOnce);
+        let little = self.known.as_ref().is_some_and(|known| known.little);
+        (missing || little || self.is_older(newest))
+            && self.held.waiting().any(|server| turn.roster.alive(server))
+    }
+
+    /// Than what this coordinator has acknowledged.
+    fn is_older(&self, version: Version) -> bool {
+        self.known.as_ref().is_some_and(|known| version < known.version)
+    }
+
+    fn ask_living(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        for replica in self.place.replicas.clone() {
+            if turn.roster.alive(replica) && !self.asked.contains(&replica) {
+                self.ask(turn, id, replica, true);
+            }
+        }
+    }
+
+    /// At AVAILABLE: how many are required follows who lives, and whoever has come back is asked.
+    fn fall_back(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let majority = majority(turn.config, self.place.replicas.len());
+        let roster = turn.roster;
+        let may = |server: ServerId| roster.alive(server);
+        if let Some((cell, tally)) = &mut self.back {
+            tally.fall_back(majority, roster);
+            self.required = tally.required();
+            for replica in tally.resume(may) {
+                let (key, epoch) = (self.place.key.clone(), self.place.epoch);
+                let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
+                turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
+            }
+            return;
+        }
+        self.held.fall_back(majority, roster);
+        self.required = self.held.required();
+        for replica in self.held.resume(may) {
+            // As if it had not been asked: it will be, if it is needed.
+            self.asked.retain(|server| *server != replica);
+            self.asked_value.retain(|server| *server != replica);
+        }
+    }
+
+    /// Enough have answered: the newest cell is the answer, once as many as required hold it.
+    fn conclude(&mut self, turn: &mut Turn<'_>, id: OperationId) {
         let Some(newest) = self.newest(turn.roster) else { return };
+        let majority = Level::Quorum.required(self.place.replicas.len());
+        self.by_majority = self.held.received(turn.roster) >= majority;
         let content = if newest.is_zero() {
             Some(Content::Tombstone)
         } else {
@@ -270,7 +379,12 @@ impl Read {
             return;
         };
         let cell = Cell { version: newest, content };
-        if holders.len() >= self.required || turn.config.flaw == Some(Flaw::NoWriteBack) {
+        let careless = match turn.config.flaw {
+            Some(Flaw::NoWriteBack) => true,
+            Some(Flaw::AvailableNoWriteBack) => self.level == Level::Available,
+            _ => false,
+        };
+        if holders.len() >= self.required || careless {
             self.finish(turn, cell);
         } else {
             self.write_back(turn, id, cell);
@@ -305,6 +419,7 @@ impl Read {
     fn finish(&mut self, turn: &mut Turn<'_>, cell: Cell) {
         let Some(call) = self.call.take() else { return };
         turn.out.count("reads_ok");
+        let reached = self.reached(turn.roster, cell.version);
         if self.back.is_none() {
             let stale: Vec<_> = self
                 .held
@@ -322,7 +437,23 @@ impl Read {
             self.back = Some((cell.clone(), Tally::new(&[], 0)));
         }
         let cell = (!version.is_zero()).then_some(cell);
-        turn.out.answer(call, Ok(ClientResponse::Get { cell }));
+        turn.out.answer(call, Ok(ClientResponse::Get { cell, reached }));
+    }
+
+    /// At AVAILABLE: how many hold what is answered, and whether that is a majority.
+    fn reached(&self, roster: &dyn Roster, version: Version) -> Option<Reached> {
+        if self.level != Level::Available {
+            return None;
+        }
+        let holding = match &self.back {
+            Some((_, tally)) => tally.received(roster),
+            None => self.held.votes(roster).filter(|(_, held)| held.version == version).count(),
+        };
+        let replicas = self.place.replicas.len();
+        debug_assert!((1..=replicas).contains(&holding), "somebody has said what is answered");
+        let is_quorum = self.by_majority && holding >= Level::Quorum.required(replicas);
+        let level = if is_quorum { Level::Quorum } else { Level::Available };
+        Some(Reached { level, holding, replicas })
     }
 
     /// A replica that answers after the call was answered, with something older.

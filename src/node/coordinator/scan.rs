@@ -240,7 +240,7 @@ impl Scan {
             |replica: &ServerId| turn.roster.reachable(*replica) && !self.asked.contains(replica);
         let mut others: SmallVec<[ServerId; 8]> =
             self.place.replicas.iter().copied().filter(may).collect();
-        others.sort_by_key(|replica| preference(turn, *replica));
+        others.sort_by_key(|replica| preference(turn, *replica, false));
         if turn.config.flaw == Some(Flaw::ScanOneAsksNoOther) {
             others.sort_by_key(|replica| *replica != turn.config.server);
         }

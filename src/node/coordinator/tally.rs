@@ -13,8 +13,10 @@ enum Slot<T> {
     Waiting,
     /// It has answered.
     Answered { incarnation: Incarnation, voting: bool, answer: T },
-    /// It cannot be asked, has refused, or its link went down.
+    /// It cannot be asked, or its link went down.
     Missed,
+    /// It lives, and does not do it.
+    Refused,
 }
 
 /// The answers of one round, one slot a replica: a replica counts once, however often it answers.
@@ -36,6 +38,27 @@ impl<T> Tally<T> {
         self.required
     }
 
+    /// At AVAILABLE: a majority is required, or all that live if those are fewer, and at least one. Whoever has answered lives.
+    pub fn fall_back(&mut self, majority: usize, roster: &dyn Roster) {
+        let lives = |(server, slot): &&(ServerId, Slot<T>)| {
+            roster.alive(*server) || counts(*server, slot, roster).is_some()
+        };
+        let living = self.slots.iter().filter(lives).count();
+        self.required = majority.min(living.max(1));
+    }
+
+    /// Waits again for replicas that could not be asked; returns those.
+    pub fn resume(&mut self, may: impl Fn(ServerId) -> bool) -> SmallVec<[ServerId; 3]> {
+        let mut resumed = SmallVec::new();
+        for (server, slot) in &mut self.slots {
+            if matches!(slot, Slot::Missed) && may(*server) {
+                *slot = Slot::Waiting;
+                resumed.push(*server);
+            }
+        }
+        resumed
+    }
+
     /// Takes in an answer; a later one of the same replica replaces it.
     pub fn answer(&mut self, replica: ServerId, sender: &Sender, answer: T) {
         let (incarnation, voting) = (sender.incarnation, sender.voting);
@@ -52,19 +75,22 @@ impl<T> Tally<T> {
         }
     }
 
+    /// The replica has refused. What it has answered stays.
+    pub fn refuse(&mut self, replica: ServerId) {
+        let slot = self.slots.iter_mut().find(|(server, _)| *server == replica);
+        if let Some((_, slot @ (Slot::Waiting | Slot::Missed))) = slot {
+            *slot = Slot::Refused;
+        }
+    }
+
     /// The answers that count: of voting replicas, in their latest known life.
     pub fn votes<'a>(
         &'a self,
         roster: &'a dyn Roster,
     ) -> impl Iterator<Item = (ServerId, &'a T)> + 'a {
-        self.slots.iter().filter_map(|(server, slot)| match slot {
-            Slot::Answered { incarnation, voting: true, answer }
-                if *incarnation >= roster.incarnation(*server) =>
-            {
-                Some((*server, answer))
-            }
-            Slot::Answered { .. } | Slot::Waiting | Slot::Missed => None,
-        })
+        self.slots
+            .iter()
+            .filter_map(|(server, slot)| Some((*server, counts(*server, slot, roster)?)))
     }
 
     /// How many answers count.
@@ -102,8 +128,20 @@ impl<T> Tally<T> {
     pub fn answers(&self) -> impl Iterator<Item = (ServerId, &T)> + '_ {
         self.slots.iter().filter_map(|(server, slot)| match slot {
             Slot::Answered { answer, .. } => Some((*server, answer)),
-            Slot::Waiting | Slot::Missed => None,
+            Slot::Waiting | Slot::Missed | Slot::Refused => None,
         })
+    }
+}
+
+/// The answer, if it counts.
+fn counts<'a, T>(server: ServerId, slot: &'a Slot<T>, roster: &dyn Roster) -> Option<&'a T> {
+    match slot {
+        Slot::Answered { incarnation, voting: true, answer }
+            if *incarnation >= roster.incarnation(server) =>
+        {
+            Some(answer)
+        }
+        Slot::Answered { .. } | Slot::Waiting | Slot::Missed | Slot::Refused => None,
     }
 }
 
@@ -168,6 +206,44 @@ mod tests {
         assert!(!tally.is_hopeless(&roster));
         tally.miss(ServerId(2));
         assert!(tally.is_hopeless(&roster));
+    }
+
+    /// Only these are alive.
+    struct Alive(Vec<u16>);
+
+    impl Roster for Alive {
+        fn alive(&self, server: ServerId) -> bool {
+            self.0.contains(&server.0)
+        }
+        fn prompt(&self, _: ServerId) -> bool {
+            true
+        }
+        fn reachable(&self, _: ServerId) -> bool {
+            true
+        }
+        fn incarnation(&self, _: ServerId) -> Incarnation {
+            Incarnation::NONE
+        }
+    }
+
+    #[test]
+    fn a_majority_is_required_while_it_lives_and_then_all_that_live() {
+        let mut tally = Tally::new(&REPLICAS, 2);
+        for (alive, required) in
+            [(vec![0, 1, 2], 2), (vec![0, 2], 2), (vec![1], 1), (Vec::new(), 1), (vec![0, 1], 2)]
+        {
+            tally.fall_back(2, &Alive(alive.clone()));
+            assert_eq!(tally.required(), required, "{alive:?}");
+        }
+        // Whoever has answered and died since lives on in its answer.
+        tally.answer(ServerId(0), &sender(1, true), ());
+        tally.fall_back(2, &Alive(vec![1]));
+        assert_eq!(tally.required(), 2);
+        tally.miss(ServerId(2));
+        tally.refuse(ServerId(1));
+        // Who has refused is not asked again.
+        assert_eq!(tally.resume(|_| true).as_slice(), [ServerId(2)]);
+        assert_eq!(tally.waiting().count(), 1);
     }
 
     #[test]

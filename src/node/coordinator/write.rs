@@ -3,10 +3,10 @@
 use super::super::turn::{OperationId, Origin, Turn};
 use super::super::{Flaw, Urgency};
 use super::tally::Tally;
-use super::{Missed, Place};
+use super::{LOOK, Missed, Place, majority};
 use crate::model::{
-    CallId, Cell, ClientResponse, Content, Failure, Instant, Level, PeerAnswer, PeerReply,
-    PeerRequest, Sender, ServerId, Version,
+    CallId, Cell, ClientResponse, Content, Failure, Instant, Key, Level, PeerAnswer, PeerReply,
+    PeerRequest, Reached, Sender, ServerId, Version,
 };
 
 /// See the module of the coordinator for its life.
@@ -22,6 +22,12 @@ pub(super) struct Write {
     content: Option<Content>,
     /// The version will be weak.
     weak: bool,
+    /// A majority has told its clocks, so that the version is above all that was written before.
+    by_majority: bool,
+    /// At AVAILABLE, while it is not answered: when to look again who lives.
+    look_at: Option<Instant>,
+    /// It has succeeded.
+    acknowledged: bool,
     phase: Phase,
 }
 
@@ -60,9 +66,11 @@ impl Write {
         under: Under,
     ) -> Result<Write, Failure> {
         let replicas = place.replicas.len();
+        let alive = place.alive(turn.roster);
         let required = match content {
+            _ if level == Level::Available => majority(turn.config, replicas).min(alive.max(1)),
             Some(_) => level.required(replicas),
-            // A version below one that a majority holds would be no use at any level.
+            // A version below one that a majority holds would be no use at any other level.
             None => level.required(replicas).max(Level::Quorum.required(replicas)),
         };
         let one_round = level == Level::One && content.is_some();
@@ -74,6 +82,9 @@ impl Write {
             deadline,
             content,
             weak: false,
+            by_majority: false,
+            look_at: (level == Level::Available).then(|| turn.now.instant + LOOK),
+            acknowledged: false,
             phase: Phase::Clock,
         };
         match under {
@@ -92,7 +103,6 @@ impl Write {
         if turn.life.is_none() {
             return Err(Failure::Joining { server: turn.config.server });
         }
-        let alive = write.place.alive(turn.roster);
         if alive < required {
             return Err(Failure::Unavailable { level, required, alive });
         }
@@ -132,8 +142,8 @@ impl Write {
             }
             // A late reply of round 1.
             (Phase::Stores { .. }, PeerAnswer::Clock { .. }) => return,
-            (Phase::Clocks(tally), _) => tally.miss(from),
-            (Phase::Stores { tally, .. }, _) => tally.miss(from),
+            (Phase::Clocks(tally), _) => tally.refuse(from),
+            (Phase::Stores { tally, .. }, _) => tally.refuse(from),
             (Phase::Clock | Phase::Done, _) => return,
         }
         self.advance(turn, id);
@@ -155,7 +165,22 @@ impl Write {
         }
     }
 
-    pub(super) fn on_deadline(&mut self, turn: &mut Turn<'_>) {
+    /// The next moment at which [`Write::on_time`] has something to do.
+    pub(super) fn next_deadline(&self) -> Instant {
+        let look_at = self.look_at.filter(|_| self.call.is_some());
+        look_at.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
+    pub(super) fn on_time(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        if turn.now.instant >= self.deadline {
+            self.on_deadline(turn);
+        } else if self.look_at.is_some() {
+            self.look_at = Some(turn.now.instant + LOOK);
+            self.advance(turn, id);
+        }
+    }
+
+    fn on_deadline(&mut self, turn: &mut Turn<'_>) {
         match &self.phase {
             Phase::Clocks(tally) => {
                 let alive = tally.received(turn.roster);
@@ -195,6 +220,16 @@ impl Write {
         }
     }
 
+    /// Of a write that has succeeded: its key, its version, and who holds it.
+    pub(super) fn held(&self) -> Option<(&Key, Version, &Tally<Version>)> {
+        match &self.phase {
+            Phase::Stores { cell, tally } if self.acknowledged => {
+                Some((&self.place.key, cell.version, tally))
+            }
+            _ => None,
+        }
+    }
+
     /// Whom the cell has not reached, as far as is known.
     pub(super) fn end(self, me: ServerId) -> Option<Missed> {
         let Phase::Stores { cell, tally } = self.phase else { return None };
@@ -203,11 +238,16 @@ impl Write {
     }
 
     fn advance(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        if self.level == Level::Available {
+            self.fall_back(turn, id);
+        }
         match &self.phase {
             Phase::Clocks(tally) if tally.is_met(turn.roster) => {
                 for (_, time) in tally.votes(turn.roster) {
                     turn.clock.absorb(*time);
                 }
+                let majority = Level::Quorum.required(self.place.replicas.len());
+                self.by_majority = tally.received(turn.roster) >= majority;
                 self.issue(turn, id);
             }
             Phase::Clocks(tally) if tally.is_hopeless(turn.roster) => {
@@ -218,7 +258,9 @@ impl Write {
             Phase::Stores { cell, tally } if tally.is_met(turn.roster) => {
                 let version = cell.version;
                 let overtaken = tally.votes(turn.roster).any(|(_, current)| *current > version);
-                self.finish(turn, Ok(ClientResponse::Put { version, overtaken }));
+                let reached = self.reached(tally.received(turn.roster), overtaken);
+                self.acknowledged = true;
+                self.finish(turn, Ok(ClientResponse::Put { version, overtaken, reached }));
             }
             Phase::Stores { cell, tally } if tally.is_hopeless(turn.roster) => {
                 let failure = self.timed_out(cell, tally.received(turn.roster));
@@ -226,6 +268,49 @@ impl Write {
             }
             Phase::Clocks(_) | Phase::Clock | Phase::Stores { .. } | Phase::Done => {}
         }
+    }
+
+    /// At AVAILABLE: how many are required follows who lives, and whoever has come back is asked.
+    fn fall_back(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        if self.call.is_none() {
+            return;
+        }
+        let majority = majority(turn.config, self.place.replicas.len());
+        let roster = turn.roster;
+        let may = |server: ServerId| roster.alive(server);
+        match &mut self.phase {
+            Phase::Clocks(tally) => {
+                tally.fall_back(majority, roster);
+                self.required = tally.required();
+                for replica in tally.resume(may) {
+                    turn.out.ask_clock(replica, id, turn.config);
+                }
+            }
+            Phase::Stores { cell, tally } => {
+                tally.fall_back(majority, roster);
+                self.required = tally.required();
+                for replica in tally.resume(may) {
+                    let (key, epoch) = (self.place.key.clone(), self.place.epoch);
+                    let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
+                    turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
+                }
+            }
+            Phase::Clock | Phase::Done => {}
+        }
+    }
+
+    /// At AVAILABLE: what the write has had. Where its version was not taken from a majority, it may be below one that was
+    /// written before; a majority that holds nothing newer shows that it is not.
+    fn reached(&self, holding: usize, overtaken: bool) -> Option<Reached> {
+        if self.level != Level::Available {
+            return None;
+        }
+        let replicas = self.place.replicas.len();
+        debug_assert!((1..=replicas).contains(&holding), "somebody holds what was stored");
+        let sound = self.by_majority || !overtaken;
+        let is_quorum = sound && holding >= Level::Quorum.required(replicas);
+        let level = if is_quorum { Level::Quorum } else { Level::Available };
+        Some(Reached { level, holding, replicas })
     }
 
     /// Takes a tick, and with it the version; waits if the clock may not issue one yet.

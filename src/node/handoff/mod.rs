@@ -19,11 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::turn::{Origin, Turn};
+use super::turn::{Known, Origin, Turn};
 use super::{Flaw, Urgency};
 use crate::model::{
     Cell, Content, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Version,
 };
+use crate::ring::Topology;
 use crate::storage::{Completion, News, Store, StoreStats, Ticket, Whereabouts};
 
 /// Hints under way to one target at once.
@@ -176,6 +177,30 @@ impl Handoff {
     /// Servers of which some range is to be compared.
     pub(super) fn marked(&self) -> impl Iterator<Item = ServerId> + '_ {
         self.targets.iter().filter(|(_, entry)| !entry.marks.is_empty()).map(|(target, _)| *target)
+    }
+
+    /// Which replicas of a key have not acknowledged what this server wrote, and its version.
+    pub(super) fn owed(&self, topology: &Topology, place: &Key, replicas: &[ServerId]) -> Known {
+        let mut known = Known::default();
+        for replica in replicas {
+            let Some(target) = self.targets.get(replica) else { continue };
+            if !target.marks.is_empty()
+                && target.marks.contains_key(&topology.range_of(place).start)
+            {
+                known.behind.push(*replica);
+            }
+            if target.hints == 0 && !self.store.has_pending() {
+                continue;
+            }
+            let key = hint_key(*replica, place);
+            let pending = self.store.pending(&key).map_or(Version::ZERO, |cell| cell.version);
+            let version = self.store.version(&key).max(pending);
+            if !version.is_zero() {
+                known.version = known.version.max(version);
+                known.behind.push(*replica);
+            }
+        }
+        known
     }
 
     /// Durable hints for this target.

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::super::history::{Kind, Outcome};
-use super::super::workload::is_at_one;
+use super::super::workload::is_apart;
 use super::Evidence;
 use crate::model::{Key, Version};
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let mut newest: BTreeMap<&Key, Version> = BTreeMap::new();
-    for operation in evidence.operations.iter().filter(|operation| !is_at_one(&operation.key)) {
+    for operation in evidence.operations.iter().filter(|operation| !is_apart(&operation.key)) {
         if let (Kind::Write(_), Outcome::Done(version)) = (operation.kind, operation.outcome) {
             let slot = newest.entry(&operation.key).or_default();
             *slot = (*slot).max(version);

@@ -4,13 +4,19 @@
 use std::collections::BTreeMap;
 
 use super::super::history::{Kind, Operation, Outcome};
+use super::super::workload::is_at_available;
 use super::Evidence;
 use crate::judge::oracle::{Call, Verdict, What, judge};
 use crate::model::Key;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let mut keys: BTreeMap<&Key, Vec<&Operation>> = BTreeMap::new();
-    for operation in evidence.operations.iter().filter(|operation| operation.is_promised()) {
+    // At AVAILABLE a key is one copy as long as every answer had QUORUM.
+    let is_judged = |operation: &&Operation| {
+        let fell_back = evidence.sides.fell_back.contains(&operation.key);
+        operation.is_promised() && !(is_at_available(&operation.key) && fell_back)
+    };
+    for operation in evidence.operations.iter().filter(is_judged) {
         keys.entry(&operation.key).or_default().push(operation);
     }
     let verdict = |(key, operations): (&Key, Vec<&Operation>)| match judge(&calls(&operations)) {

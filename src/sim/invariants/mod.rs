@@ -9,11 +9,13 @@ mod hints;
 mod linearizable;
 mod never_older;
 mod settled;
+mod sides;
 mod thin_air;
 mod twice;
 
 pub(super) use hints::Kept;
 pub(super) use never_older::Observer;
+pub(super) use sides::{Moment, Sides, key_of};
 
 use std::collections::BTreeMap;
 
@@ -33,6 +35,7 @@ pub(super) struct Evidence<'a> {
     pub(super) contents: &'a BTreeMap<ServerId, Vec<(Key, Cell)>>,
     pub(super) statuses: &'a BTreeMap<ServerId, Status>,
     pub(super) observer: &'a Observer,
+    pub(super) sides: &'a Sides,
     /// Hints that were durable.
     pub(super) hints: &'a [Kept],
     /// What each node has in hand at the end.
@@ -62,7 +65,7 @@ pub(super) fn check_settled(evidence: &Evidence<'_>) -> Vec<String> {
 
 /// All violations, each with the name of its property.
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
-    let properties: [(&'static str, Check); 11] = [
+    let properties: [(&'static str, Check); 12] = [
         ("linearizable", linearizable::check),
         ("acknowledged", acknowledged::check),
         ("thin air", thin_air::check),
@@ -74,6 +77,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
         ("never older", never_older::check),
         ("settled", settled::check),
         ("exercised", exercised::check),
+        ("sides", sides::check),
     ];
     violations(&properties, evidence)
 }

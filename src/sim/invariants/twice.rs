@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use super::super::history::{Operation, Outcome, Value};
+use super::super::workload::is_apart;
 use super::Evidence;
 use crate::model::Key;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     let mut reads: BTreeMap<&Key, Vec<(&Operation, Value)>> = BTreeMap::new();
-    for operation in evidence.operations.iter().filter(|operation| operation.is_promised()) {
+    let is_judged = |operation: &&Operation| operation.is_promised() && !is_apart(&operation.key);
+    for operation in evidence.operations.iter().filter(is_judged) {
         if let Outcome::Found(value) = operation.outcome {
             reads.entry(&operation.key).or_default().push((operation, value));
         }

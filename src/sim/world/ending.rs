@@ -238,7 +238,7 @@ impl World {
                 let (level, timeout) = (Level::Quorum, None);
                 let request = ClientRequest::Get { key: key.clone(), level, timeout };
                 let outcome = match self.ask(*id, request) {
-                    Ok(ClientResponse::Get { cell }) => {
+                    Ok(ClientResponse::Get { cell, .. }) => {
                         Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
                     }
                     other => {
@@ -277,6 +277,7 @@ impl World {
         summary.scanned_at_one = self.workload.scanned_at_one;
         summary.other_shapes = u64::from(!self.shape.is_demo());
         summary.long_runs = u64::from(self.shape.long);
+        summary.fallen_back = self.sides.fallen_back();
         summary.joins = self.lives;
         summary.virtual_ms = self.now / 1_000;
         for status in statuses.values() {
@@ -327,6 +328,7 @@ impl World {
             contents,
             statuses,
             observer: &self.observer,
+            sides: &self.sides,
             hints: &self.hints,
             in_hand,
             summary: &self.summary,

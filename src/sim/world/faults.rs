@@ -83,6 +83,7 @@ impl World {
         }
         let shape = self.network.cut(ids);
         self.summary.cuts += 1;
+        self.weather += 1;
         self.note(|| shape);
         let after = self.faults.between(50_000, 3_000_000);
         self.plan(after, Coming::Heal);
@@ -103,6 +104,7 @@ impl World {
         if let Some(server) = self.servers.get_mut(&id).filter(|server| server.node.is_some()) {
             server.paused_until = until;
             self.summary.pauses += 1;
+            self.weather += 1;
             self.note(|| format!("{id} stands still until {until}"));
         }
     }
@@ -171,6 +173,7 @@ impl World {
         if self.servers.iter().all(|(other, server)| *other == id || remembers(server)) {
             let (disk, folder) = (copy.disk.clone(), copy.folder);
             self.network.heal();
+            self.weather += 1;
             self.older = Some((id, folder));
             self.crash(id, Return::Older(disk));
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{AtOne, Coming, NOBODY, Server, Snapshot, World, whole};
-use crate::model::{ClientRequest, ClientResponse, Failure, FolderId, Hello, Key, Level, ServerId};
+use crate::model::{
+    ClientRequest, ClientResponse, Failure, FolderId, Hello, Instant, Key, Level, ServerId,
+};
 use crate::node::{Config, Effect, Event, Flaw, Node};
 use crate::sim::invariants::Kept;
 use crate::sim::workload::Told;
@@ -34,6 +36,7 @@ pub(super) enum Return {
 impl World {
     pub(super) fn start(&mut self, id: ServerId) {
         self.lives += 1;
+        self.weather += 1;
         let life = self.lives;
         let random = self.disks.next();
         let storage = match self.options.flaw {
@@ -134,6 +137,7 @@ impl World {
                     let life = self.servers[&to].life;
                     self.links.insert((at, to), life);
                     self.relinked.insert((at, to), self.now);
+                    self.weather += 1;
                     self.note(|| format!("{at} has a link to {to}"));
                     self.step(at, Event::LinkUp { hello });
                 } else {
@@ -155,6 +159,7 @@ impl World {
             self.sync_failed = None;
         }
         server.node = None;
+        self.weather += 1;
         let life = server.life;
         let Some(mut engine) = server.engine.take() else { return };
         if server.working {
@@ -272,6 +277,10 @@ impl World {
             Effect::Answer { call, result } => {
                 self.note(|| format!("{id} answers call {}: {result:?}", call.0));
                 self.judge_read(id, call.0, &result);
+                if let Some((key, coordinator)) = self.sides.whose(call.0) {
+                    let after = self.stands(coordinator, key);
+                    self.sides.end(call.0, &result, self.now, after);
+                }
                 match self.calls.remove(&call.0) {
                     Some((NOBODY, _)) => {
                         self.answers.insert(call.0, result);
@@ -309,7 +318,8 @@ impl World {
         };
         let Some(node) = &self.servers[&server].node else { return };
         let replicas = &self.topology.range_of(&place).replicas;
-        let alive = replicas.iter().copied().filter(|replica| node.believes_alive(*replica));
+        let alive =
+            replicas.iter().copied().filter(|replica| node.counts_on(*replica, Instant(self.now)));
         let (began, timeout) = (self.now, timeout.unwrap_or_default().as_micros() as u64);
         let read = AtOne { began, deadline: began + timeout, alive: alive.collect() };
         self.reads_at_one.insert(call, read);
@@ -331,7 +341,9 @@ impl World {
         let relinked = |replica: &ServerId| {
             self.relinked.get(&(server, *replica)).is_some_and(|at| *at >= read.began)
         };
-        let could = |replica: &&ServerId| node.believes_alive(**replica) && !relinked(replica);
+        let could = |replica: &&ServerId| {
+            node.counts_on(**replica, Instant(self.now)) && !relinked(replica)
+        };
         if self.now < read.deadline
             && self.unavailable.is_empty()
             && let Some(replica) = read.alive.iter().find(could)
