@@ -224,7 +224,7 @@ impl Disk for Nothing {
 
 /// The log without its disk: records with their checksums, the batch, the key file in the making, completions.
 fn append(criterion: &mut Criterion) {
-    let options = EngineOptions::new("micro".to_owned(), ServerId(0), FolderId(1));
+    let options = EngineOptions::new("micro".to_owned(), ServerId(0), FolderId(1), 1);
     let Ok((mut engine, _)) = Engine::open(Nothing, options) else { return };
     let mut group = criterion.benchmark_group("append");
     for records in [1, 64] {

@@ -15,9 +15,15 @@ const SEGMENT: &str = "cells/0000000001.log";
 const NEXT_SEGMENT: &str = "cells/0000000002.log";
 const KEY_FILE: &str = "cells/0000000001.keys";
 
-/// Lengths of the forms in docs/storage-format.md.
-const HEADER: usize = 42;
+/// Lengths of the forms in docs/storage-format.md: headers of both formats, and what is before a record's first checksum.
+const HEADER_ONE: usize = 42;
+const HEADER: usize = 58;
 const PREFIX: usize = 8;
+/// Where in a record the length of its key stands; in format 2 the value's checksum follows, then the key.
+const KEY_LENGTH: usize = 43;
+/// Where in a header the segment's number and its salt stand.
+const NUMBER: usize = 18;
+const SALT: usize = 38;
 /// The first byte of a header's first position.
 const FIRST: usize = 22;
 
@@ -26,6 +32,7 @@ fn options() -> EngineOptions {
         cluster: "fuzz".to_owned(),
         server: ServerId(1),
         fresh_folder: FolderId(7),
+        salt_seed: 1,
         segment_bytes: 300,
         sync: SyncPolicy::Always,
         flaw: None,
@@ -88,18 +95,33 @@ fn read(disk: &MemoryDisk, name: &str) -> Vec<u8> {
 
 /// Makes the checksums of a segment's header and records true, as far as the lengths lead.
 fn mend_segment(bytes: &mut [u8]) {
-    let Some(header) = bytes.get_mut(..HEADER) else { return };
+    let is_old = bytes.get(7) == Some(&1);
+    let length = if is_old { HEADER_ONE } else { HEADER };
+    let Some(header) = bytes.get_mut(..length) else { return };
     // Just below the highest position that is believed, what was found once would be beyond it the next time.
     header[FIRST] = 0;
-    let crc = crc32c::crc32c(&header[..HEADER - 4]);
-    BigEndian::write_u32(&mut header[HEADER - 4..], crc);
-    let mut rest = &mut bytes[HEADER..];
-    while rest.len() > PREFIX {
-        let length = BigEndian::read_u32(&rest[..4]) as usize;
-        let Some(end) = length.checked_add(PREFIX).filter(|end| *end <= rest.len()) else { return };
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&rest[..4]), &rest[PREFIX..end]);
-        BigEndian::write_u32(&mut rest[4..PREFIX], crc);
-        rest = &mut rest[end..];
+    let crc = crc32c::crc32c(&header[..length - 4]);
+    BigEndian::write_u32(&mut header[length - 4..], crc);
+    let salt = crc32c::crc32c(header.get(SALT..SALT + 8).unwrap_or_default());
+    let segment = crc32c::crc32c_append(salt, &header[NUMBER..NUMBER + 4]);
+    let mut offset = length;
+    while bytes.len() > offset + PREFIX {
+        let length = BigEndian::read_u32(&bytes[offset..]) as usize;
+        let Some(record) = bytes[offset..].get_mut(..PREFIX + length) else { return };
+        let (mut seed, mut covered) = (0, record.len());
+        if !is_old {
+            // A record whose key is longer than itself has no checksum of its own.
+            let Some(key) = record.get(KEY_LENGTH..KEY_LENGTH + 4) else { return };
+            covered = KEY_LENGTH + 8 + BigEndian::read_u32(key) as usize;
+            let Some(value) = record.get(covered..) else { return };
+            let crc = crc32c::crc32c(value);
+            BigEndian::write_u32(&mut record[KEY_LENGTH + 4..], crc);
+            seed = crc32c::crc32c_append(segment, &(offset as u32).to_be_bytes());
+        }
+        let crc = crc32c::crc32c_append(seed, &record[..4]);
+        let crc = crc32c::crc32c_append(crc, &record[PREFIX..covered]);
+        BigEndian::write_u32(&mut record[4..PREFIX], crc);
+        offset += PREFIX + length;
     }
 }
 

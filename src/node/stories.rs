@@ -248,6 +248,7 @@ impl Stage {
             cluster: "stories".to_owned(),
             server,
             fresh_folder: FolderId(self.lives),
+            salt_seed: 1,
             segment_bytes: 1 << 20,
             sync: SyncPolicy::Always,
             flaw: None,

@@ -85,10 +85,11 @@ pub fn run(
     let socket = runtime.block_on(bind(&config.listen)).map_err(failed)?;
     let seed = random::seed().map_err(system("random numbers"))?;
     let fresh = FolderId(random::seed().map_err(system("random numbers"))?);
+    let salts = random::seed().map_err(system("random numbers"))?;
     let options = EngineOptions {
         segment_bytes: config.segment_bytes,
         sync: config.sync,
-        ..EngineOptions::new(config.cluster.name.clone(), config.server, fresh)
+        ..EngineOptions::new(config.cluster.name.clone(), config.server, fresh, salts)
     };
     let (engine, opened) = Engine::open(FsDisk::new(&config.data), options)
         .map_err(|source| Error::Open { folder: config.data.clone(), source })?;

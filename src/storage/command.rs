@@ -49,6 +49,16 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// Of the cell; or up to which cells are no longer wanted.
+    pub(super) fn version(&self) -> Version {
+        match self {
+            Record::Put { cell, .. } => cell.version,
+            Record::Erase { up_to, .. } => *up_to,
+        }
+    }
+}
+
 /// An order to the storage thread. Orders are carried out in turn; many appends share one write and one sync.
 #[derive(Clone, Debug)]
 pub enum Command {

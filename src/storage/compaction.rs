@@ -4,6 +4,9 @@
 //! they are durable the file is removed. So compaction has no format and no recovery of its own, a crash at any point
 //! leaves at worst two copies of a record, and reads and writes go on between its steps. A key's newest record is always
 //! alive, a tombstone no less than a value.
+//!
+//! Segments of format 1, of release 0.1, are rewritten in the same way however much of them is alive, but without haste: the
+//! next one once as many bytes have been taken in as it has, so that this takes no more of the disk than writes do.
 
 use super::store::{Purpose, Segment};
 use super::{Command, LoadError, Log, News, Place, Record, StorageFlaw, Store, Ticket};
@@ -31,8 +34,12 @@ impl Store {
             return;
         }
         let mut sealed = self.segments.range(..self.active).map(|(number, s)| (*number, *s));
+        let is_renewed = |segment: Segment| segment.old && self.taken_in >= u64::from(segment.size);
         let found = match self.log {
-            Log::Cells => sealed.find(|(_, segment)| self.is_worth(*segment)),
+            Log::Cells => {
+                let worth = sealed.clone().find(|(_, segment)| self.is_worth(*segment));
+                worth.or_else(|| sealed.find(|(_, segment)| is_renewed(*segment)))
+            }
             // An erasure must outlive what it erases in older segments, so hints are compacted from the oldest on;
             // in the oldest there is nothing older, and erasures are dropped.
             Log::Hints => {
@@ -41,12 +48,18 @@ impl Store {
                         Segment {
                             size: all.size.saturating_add(s.size),
                             live: all.live.saturating_add(s.live),
+                            old: false,
                         }
                     });
-                sealed.next().filter(|(_, oldest)| oldest.live == 0 || self.is_worth(all))
+                sealed.next().filter(|(_, oldest)| {
+                    oldest.live == 0 || self.is_worth(all) || is_renewed(*oldest)
+                })
             }
         };
         let Some((number, segment)) = found else { return };
+        if segment.old {
+            self.taken_in = 0;
+        }
         if segment.live == 0 {
             self.compaction = Compaction::Removing;
             commands.push(Command::Remove { log: self.log, segment: number });
@@ -83,7 +96,7 @@ impl Store {
         let Ok(records) = result else {
             // Never again: taken for wholly alive until the next start, which will look at it closely.
             if let Some(segment) = self.segments.get_mut(&segment) {
-                segment.size = segment.live;
+                (segment.size, segment.old) = (segment.live, false);
             }
             self.compaction = Compaction::Idle;
             return Some(News::Damaged { ticket: None });
@@ -137,7 +150,7 @@ impl Store {
         } else {
             // A live record was not met: the keydir and the file differ. Leave the file alone.
             if let Some(segment) = self.segments.get_mut(&segment) {
-                segment.size = segment.live;
+                (segment.size, segment.old) = (segment.live, false);
             }
             self.compaction = Compaction::Idle;
             self.may_compact = true;

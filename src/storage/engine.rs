@@ -1,14 +1,15 @@
 //! The storage thread's side: carries out commands on a [`Disk`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::IdentityError;
 use super::keyfile::{KeyEntry, KeyFileWriter};
-use super::record::{self, Parsed, Written};
-use super::recovery::{self, LogError, OpenedLog, Owner};
-use super::segment::{HEADER, Header};
+use super::record::{self, Parsed, RecordFormat, Seed, Written};
+use super::recovery::{self, LogError, OpenedLog, Owner, Rules};
+use super::segment::{HEADER, HEADER_ONE, Header, Salts};
 use super::{
     AppendError, Command, Completion, Disk, Identity, LoadError, Log, Look, Opened, Place, Record,
     Recovered, StorageFlaw, Ticket,
@@ -41,6 +42,8 @@ pub struct EngineOptions {
     pub server: ServerId,
     /// For a folder that has no identity yet, or has lost cells: random.
     pub fresh_folder: FolderId,
+    /// For the salts of segments: random, and not to be known outside.
+    pub salt_seed: u64,
     /// A segment is sealed once it is this long. At most 1 GiB.
     pub segment_bytes: u32,
     /// When an append counts as durable.
@@ -51,11 +54,17 @@ pub struct EngineOptions {
 
 impl EngineOptions {
     /// As servers have it: segments of 64 MiB, every append synced.
-    pub fn new(cluster: String, server: ServerId, fresh_folder: FolderId) -> EngineOptions {
+    pub fn new(
+        cluster: String,
+        server: ServerId,
+        fresh_folder: FolderId,
+        salt_seed: u64,
+    ) -> EngineOptions {
         EngineOptions {
             cluster,
             server,
             fresh_folder,
+            salt_seed,
             segment_bytes: 64 << 20,
             sync: SyncPolicy::Always,
             flaw: None,
@@ -118,6 +127,13 @@ struct Writer {
     log: Log,
     owner: Owner,
     segment: u32,
+    /// How the records of each segment are written, the active one among them.
+    formats: BTreeMap<u32, RecordFormat>,
+    /// Of the active segment.
+    salt: u64,
+    seed: Seed,
+    /// Of those to come.
+    salts: Salts,
     /// Bytes in the active segment.
     length: u32,
     /// Up to where its file has space, zeros behind the last record; or up to where there is no use in asking for more.
@@ -136,7 +152,16 @@ struct Writer {
     keys: KeyFileWriter,
     /// Encoded records of this batch.
     buffer: Vec<u8>,
-    batch: Vec<(Ticket, Place, Record)>,
+    batch: Vec<Appended>,
+}
+
+/// A record that was encoded and is not written yet.
+#[derive(Debug)]
+struct Appended {
+    ticket: Ticket,
+    place: Place,
+    record: Record,
+    value_crc: u32,
 }
 
 /// Carries out commands on a data folder. One thread owns it.
@@ -193,8 +218,12 @@ impl<D: Disk> Engine<D> {
                 .map_err(|broken| OpenError::Io { file: broken.file, error: broken.error })?;
         }
         let cuts = options.flaw == Some(StorageFlaw::CutDamage);
-        let cells = recovery::open(&mut disk, Log::Cells, owner, cuts).map_err(open_error)?;
-        let hints = recovery::open(&mut disk, Log::Hints, owner, cuts).map_err(open_error)?;
+        let mut salts = Salts::new(options.salt_seed, options.flaw);
+        let mut rules =
+            || Rules { ceiling: identity.ceiling, salt: salts.next(), cuts_damage: cuts };
+        let (for_cells, for_hints) = (rules(), rules());
+        let cells = recovery::open(&mut disk, Log::Cells, owner, for_cells).map_err(open_error)?;
+        let hints = recovery::open(&mut disk, Log::Hints, owner, for_hints).map_err(open_error)?;
         if !cells.damaged.is_empty() {
             // Noted before the files are set aside: a crash in between must not hide the loss.
             identity.folder = options.fresh_folder;
@@ -212,8 +241,9 @@ impl<D: Disk> Engine<D> {
                 disk.sync_folder(log.folder()).map_err(io(log.folder()))?;
             }
         }
-        let (writer, cells) = Writer::new(Log::Cells, owner, cells);
-        let (hints_writer, hints) = Writer::new(Log::Hints, owner, hints);
+        let mut drawn = || Salts::new(salts.next(), options.flaw);
+        let (writer, cells) = Writer::new(Log::Cells, owner, cells, drawn());
+        let (hints_writer, hints) = Writer::new(Log::Hints, owner, hints, drawn());
         let engine = Engine { disk, options, cells: writer, hints: hints_writer, broken: false };
         Ok((engine, Opened { identity, cells, hints, damaged }))
     }
@@ -281,7 +311,8 @@ impl<D: Disk> Engine<D> {
                     writer.append(ticket, record);
                 }
                 Command::Load { log, ticket, place } => {
-                    let result = load(&self.disk, log, place);
+                    let format = self.format(log, place.segment);
+                    let result = load(&self.disk, log, place, format);
                     completions.push(Completion::Loaded { log, ticket, result });
                 }
                 Command::Survey { log, ticket, segment, offset } => {
@@ -296,6 +327,7 @@ impl<D: Disk> Engine<D> {
                     // A failure leaves a segment that is read, and removed, at the next start.
                     let _ = disk.remove(&log.segment_file(segment));
                     let _ = disk.remove(&log.key_file(segment));
+                    writer.formats.remove(&segment);
                     completions.push(Completion::Removed { log, segment });
                 }
                 Command::SaveIdentity { ticket, identity } => {
@@ -317,6 +349,14 @@ impl<D: Disk> Engine<D> {
             Log::Hints => &mut self.hints,
         };
         (writer, &mut self.disk)
+    }
+
+    fn format(&self, log: Log, segment: u32) -> Option<RecordFormat> {
+        let writer = match log {
+            Log::Cells => &self.cells,
+            Log::Hints => &self.hints,
+        };
+        writer.formats.get(&segment).copied()
     }
 
     fn save(
@@ -344,7 +384,11 @@ impl<D: Disk> Engine<D> {
         offset: u32,
     ) -> (Result<Vec<(Place, Record)>, LoadError>, Option<u32>) {
         let file = log.segment_file(segment);
-        let mut offset = (offset as usize).max(HEADER);
+        let Some(format) = self.format(log, segment) else {
+            return (Err(LoadError::Damaged), None);
+        };
+        let first = if format == RecordFormat::One { HEADER_ONE } else { HEADER };
+        let mut offset = (offset as usize).max(first);
         let mut want = SURVEY_BYTES;
         loop {
             let Ok(bytes) = self.disk.read(&file, offset as u64, want) else {
@@ -354,7 +398,7 @@ impl<D: Disk> Engine<D> {
             let bytes = bytes::Bytes::from(bytes);
             let (mut at, mut records) = (0, Vec::new());
             loop {
-                match record::parse(&bytes.slice(at..)) {
+                match format.parse(&bytes.slice(at..), (offset + at) as u32) {
                     Parsed::Record(written) => {
                         let (place_offset, length) = ((offset + at) as u32, written.length as u32);
                         let place = Place { segment, offset: place_offset, length };
@@ -362,7 +406,8 @@ impl<D: Disk> Engine<D> {
                         at += written.length;
                     }
                     Parsed::End if at_end => return (Ok(records), None),
-                    Parsed::End | Parsed::Bad => break,
+                    // Of the last one the rest may not have been read.
+                    Parsed::End | Parsed::DamagedValue(_) | Parsed::Bad => break,
                 }
             }
             if at > 0 {
@@ -379,12 +424,16 @@ impl<D: Disk> Engine<D> {
 }
 
 impl Writer {
-    fn new(log: Log, owner: Owner, opened: OpenedLog) -> (Writer, Recovered) {
-        let OpenedLog { recovered, length, keys, .. } = opened;
+    fn new(log: Log, owner: Owner, opened: OpenedLog, salts: Salts) -> (Writer, Recovered) {
+        let OpenedLog { recovered, length, keys, formats, salt, .. } = opened;
         let writer = Writer {
             log,
             owner,
             segment: recovered.active,
+            formats,
+            salt,
+            seed: Seed::new(salt, recovered.active),
+            salts,
             length,
             reserved: u64::from(length),
             blank: u64::from(length),
@@ -407,8 +456,11 @@ impl Writer {
     fn append(&mut self, ticket: Ticket, record: Record) {
         let offset = self.length + self.buffer.len() as u32;
         let sequence = self.next + self.batch.len() as u64;
-        let length = record::encode(&record, sequence, self.synced, &mut self.buffer) as u32;
-        self.batch.push((ticket, Place { segment: self.segment, offset, length }, record));
+        let positions = (sequence, self.synced);
+        let (length, value_crc) =
+            record::encode(self.seed, offset, &record, positions, &mut self.buffer);
+        let place = Place { segment: self.segment, offset, length };
+        self.batch.push(Appended { ticket, place, record, value_crc });
     }
 
     /// Writes the batch, syncs it if that is the policy, and completes it.
@@ -439,7 +491,7 @@ impl Writer {
             self.reserved = u64::from(self.length);
             self.blank = self.reserved;
             let why = if is_full(&error) { AppendError::Full } else { AppendError::Write };
-            let failed = batch.into_iter().map(|(ticket, _, _)| self.completion(ticket, Err(why)));
+            let failed = batch.iter().map(|one| self.completion(one.ticket, Err(why)));
             completions.extend(failed);
             return Ok(());
         }
@@ -449,8 +501,8 @@ impl Writer {
         if sync == SyncPolicy::Always {
             self.sync(disk)?;
         }
-        for (ticket, place, record) in batch {
-            self.keys.push(&KeyEntry::of(&record, place));
+        for Appended { ticket, place, record, value_crc } in batch {
+            self.keys.push(&KeyEntry::of(&record, place, value_crc));
             completions.push(self.completion(ticket, Ok(place)));
         }
         Ok(())
@@ -516,6 +568,8 @@ impl Writer {
             first: self.next,
             previous: self.segment,
             previous_length: self.length,
+            salt: self.salts.next(),
+            previous_salt: self.salt,
         };
         let name = self.log.segment_file(header.segment);
         let new = format!("{name}.new");
@@ -534,6 +588,8 @@ impl Writer {
         // What was reserved in vain; one that cannot be cut now is when the log is opened.
         let _ = disk.truncate(&self.log.segment_file(segment), u64::from(length));
         (self.segment, self.length) = (header.segment, HEADER as u32);
+        (self.salt, self.seed) = (header.salt, Seed::new(header.salt, header.segment));
+        self.formats.insert(header.segment, header.format());
         self.reserved = HEADER as u64;
         self.blank = self.reserved;
         Ok(())
@@ -541,18 +597,26 @@ impl Writer {
 }
 
 /// The content of the cell recorded at `place`.
-pub(super) fn load<D: Disk>(disk: &D, log: Log, place: Place) -> Result<Content, LoadError> {
+pub(super) fn load<D: Disk>(
+    disk: &D,
+    log: Log,
+    place: Place,
+    format: Option<RecordFormat>,
+) -> Result<Content, LoadError> {
+    let format = format.ok_or(LoadError::Damaged)?;
     let file = log.segment_file(place.segment);
     let bytes = disk
         .read(&file, u64::from(place.offset), place.length as usize)
         .map_err(|_| LoadError::Read)?;
-    match record::parse(&bytes.into()) {
+    match format.parse(&bytes.into(), place.offset) {
         Parsed::Record(Written { record: Record::Put { cell, .. }, length, .. })
             if length == place.length as usize =>
         {
             Ok(cell.content)
         }
-        Parsed::Record(_) | Parsed::End | Parsed::Bad => Err(LoadError::Damaged),
+        Parsed::Record(_) | Parsed::DamagedValue(_) | Parsed::End | Parsed::Bad => {
+            Err(LoadError::Damaged)
+        }
     }
 }
 

@@ -7,4 +7,6 @@ pub(crate) enum StorageFlaw {
     DropTombstones,
     /// Damage in the middle of a log is cut away as if a crash had torn it.
     CutDamage,
+    /// A record's checksum vouches for its bytes alone, wherever they are.
+    Unsalted,
 }

@@ -5,9 +5,12 @@
 //!
 //! ```text
 //! magic 7 │ format u8 │ segment u32 │ segment length u32 │ last position u64 │ count u32
-//!   per record: offset u32 │ length u32 │ kind u8 │ version (time, server, incarnation, step) │ key length u32 │ key
+//!   per record: offset u32 │ length u32 │ kind u8 │ version (time, server, incarnation, step) │ value crc u32 │ key length u32
+//!               │ key
 //! crc32c u32 over all before it
 //! ```
+//!
+//! Format 1, of release 0.1, has no checksums of values; it is only read.
 
 use std::io::{self, Read};
 
@@ -15,12 +18,14 @@ use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
 use bytes::Bytes;
 
 use super::record::{MAX_POSITION, MIN_LENGTH, read_version, write_version};
-use super::segment::HEADER;
+use super::segment::HEADER_ONE;
 use super::{Disk, Log, Place, Record};
 use crate::model::{Content, Key, Version};
 
 const MAGIC: [u8; 7] = *b"CHRDKEY";
-const FORMAT: u8 = 1;
+/// Of release 0.1.
+const FORMAT_ONE: u8 = 1;
+const FORMAT: u8 = 2;
 /// Bytes before the first record.
 const FIXED: usize = 28;
 /// Bytes of a piece, about.
@@ -33,6 +38,8 @@ pub(super) struct KeyEntry {
     pub(super) version: Version,
     pub(super) kind: EntryKind,
     pub(super) place: Place,
+    /// CRC32C of the value, if it is known: a key file of format 1 does not say.
+    pub(super) value_crc: Option<u32>,
 }
 
 /// What kind of record it is.
@@ -44,17 +51,19 @@ pub(super) enum EntryKind {
 }
 
 impl KeyEntry {
-    pub(super) fn of(record: &Record, place: Place) -> KeyEntry {
+    pub(super) fn of(record: &Record, place: Place, value_crc: u32) -> KeyEntry {
+        let value_crc = Some(value_crc);
         match record {
             Record::Put { key, cell } => {
                 let kind = match cell.content {
                     Content::Value(_) => EntryKind::Value,
                     Content::Tombstone => EntryKind::Tombstone,
                 };
-                KeyEntry { key: key.clone(), version: cell.version, kind, place }
+                KeyEntry { key: key.clone(), version: cell.version, kind, place, value_crc }
             }
             Record::Erase { key, up_to } => {
-                KeyEntry { key: key.clone(), version: *up_to, kind: EntryKind::Erase, place }
+                let kind = EntryKind::Erase;
+                KeyEntry { key: key.clone(), version: *up_to, kind, place, value_crc }
             }
         }
     }
@@ -84,8 +93,10 @@ impl KeyFileWriter {
         KeyFileWriter { pieces: vec![vec![0; FIXED]], count: 0 }
     }
 
+    /// Its value's checksum must be known.
     pub(super) fn push(&mut self, entry: &KeyEntry) {
-        let KeyEntry { key, version, kind, place } = entry;
+        let KeyEntry { key, version, kind, place, value_crc } = entry;
+        debug_assert!(value_crc.is_some(), "an entry whose record was not read");
         if self.pieces.last().is_none_or(|last| last.len() >= PIECE) {
             self.pieces.push(Vec::with_capacity(PIECE + 1024));
         }
@@ -99,6 +110,7 @@ impl KeyFileWriter {
             EntryKind::Erase => 3,
         });
         write_version(*version, out);
+        let _ = out.write_u32::<BigEndian>(value_crc.unwrap_or_default());
         let _ = out.write_u32::<BigEndian>(key.as_bytes().len() as u32);
         out.extend_from_slice(key.as_bytes());
         self.count += 1;
@@ -158,7 +170,7 @@ impl KeyFile {
         let mut input = &bytes[..];
         let mut magic = [0; 8];
         input.read_exact(&mut magic)?;
-        if magic[..7] != MAGIC || magic[7] != FORMAT {
+        if magic[..7] != MAGIC || !(FORMAT_ONE..=FORMAT).contains(&magic[7]) {
             return Ok(None);
         }
         let segment = input.read_u32::<BigEndian>()?;
@@ -177,6 +189,10 @@ impl KeyFile {
                 _ => return Ok(None),
             };
             let version = read_version(&mut input)?;
+            let value_crc = match magic[7] {
+                FORMAT_ONE => None,
+                _ => Some(input.read_u32::<BigEndian>()?),
+            };
             let key_length = input.read_u32::<BigEndian>()? as usize;
             if key_length > input.len() {
                 return Ok(None);
@@ -185,14 +201,14 @@ impl KeyFile {
             let key = Key::bound(bytes.slice_ref(key));
             input = rest;
             let end = offset.checked_add(record_length).filter(|end| *end <= length);
-            if end.is_none() || record_length < MIN_LENGTH || (offset as usize) < HEADER {
+            if end.is_none() || record_length < MIN_LENGTH || (offset as usize) < HEADER_ONE {
                 return Ok(None);
             }
             if kind != EntryKind::Erase && version.is_zero() {
                 return Ok(None);
             }
             let place = Place { segment, offset, length: record_length };
-            entries.push(KeyEntry { key, version, kind, place });
+            entries.push(KeyEntry { key, version, kind, place, value_crc });
         }
         let is_true = input.is_empty() && last <= MAX_POSITION;
         Ok(is_true.then_some(KeyFile { segment, length, last, entries }))
@@ -210,6 +226,7 @@ mod tests {
             version: Version { time: 7, ..Version::ZERO },
             kind,
             place: Place { segment: 3, offset: 42, length: 50 },
+            value_crc: Some(0x0102_0304),
         };
         let entries = vec![
             entry("a", EntryKind::Value),

@@ -25,7 +25,8 @@
 //!
 //! Opening tells a torn tail, which a crash leaves and which is cut, from damage in the middle, which is set aside and
 //! makes the server be rebuilt from its peers. Every record names the position that was durable before it; a bad
-//! record at or below the highest such position had been synced. What this cannot tell: a flipped bit in the very
+//! record at or below the highest such position had been synced. What clients store is never taken for a record, whatever
+//! bytes it is made of: each record's checksum holds in its own place alone. What this cannot tell: a flipped bit in the very
 //! last batch looks torn. `recovery.rs` has the order of steps, `record.rs` and `segment.rs` the bytes, and
 //! `docs/storage-format.md` both with what is assumed of the medium.
 //!
@@ -102,5 +103,5 @@ pub fn look_at<D: Disk>(
     log: Log,
     place: Place,
 ) -> Result<crate::model::Content, LoadError> {
-    engine::load(disk, log, place)
+    engine::load(disk, log, place, segment::read_format(disk, log, place.segment))
 }

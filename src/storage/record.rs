@@ -1,13 +1,29 @@
 //! One record to bytes and back.
 //!
+//! Format 2, which is written:
+//!
 //! ```text
-//! length u32 │ crc32c u32 │ kind u8 │ sequence u64 │ synced u64 │ time i64 │ server u16 │ incarnation u32 │ step u32
-//!            │            │ key length u32 │ key │ value …
+//! length u32 │ head crc u32 │ kind u8 │ sequence u64 │ synced u64 │ time i64 │ server u16 │ incarnation u32 │ step u32
+//!            │              │ key length u32 │ value crc u32 │ key │ value …
 //! ```
 //!
-//! All numbers are big-endian. `length` counts the bytes behind the checksum, which covers the length and all that
-//! follows it. `sequence` is the record's log position. `synced` is the highest position that was durable when the
-//! record was written: that is how recovery tells a torn tail from damage.
+//! Format 1, of release 0.1, which is only read:
+//!
+//! ```text
+//! length u32 │ crc u32 │ kind u8 │ sequence u64 │ synced u64 │ time i64 │ server u16 │ incarnation u32 │ step u32
+//!            │         │ key length u32 │ key │ value …
+//! ```
+//!
+//! All numbers are big-endian. `length` counts the bytes behind the first checksum. `sequence` is the record's log position.
+//! `synced` is the highest position that was durable when the record was written: that is how recovery tells a torn tail
+//! from damage.
+//!
+//! **Whose record is it?** Behind a bad record recovery looks for true ones at every byte, inside values too, and a client
+//! chooses what is in a value: perhaps the bytes of a record, of its own making or out of a copy of some log. In format 1 a
+//! record's checksum vouches for its bytes alone, so such a value could pass for what this server has written. In format 2
+//! the checksum of the *head*, which is all but the value, continues from a [`Seed`] that is the segment's own and from the
+//! record's offset in it: no bytes make a true record anywhere else. The value's checksum stands in the head; where only the
+//! value is wrong, key and version are still known.
 
 use std::io::{self, Read};
 
@@ -19,15 +35,16 @@ use crate::model::{
     Cell, Content, Incarnation, Key, MAX_PLACE_LENGTH, MAX_VALUE_LENGTH, ServerId, Version,
 };
 
-/// Length and checksum.
+/// Length and first checksum.
 const PREFIX: usize = 8;
-/// What is behind the checksum, without key and value.
-const FIXED: usize = 1 + 8 + 8 + 8 + 2 + 4 + 4 + 4;
+/// Kind, positions, version, length of the key: what both formats have in common behind it.
+const COMMON: usize = 1 + 8 + 8 + 8 + 2 + 4 + 4 + 4;
+/// The value's checksum.
+const CRC: usize = 4;
 /// A hint's key is a place with three bytes before it.
 const MAX_KEY: usize = MAX_PLACE_LENGTH + 3;
 /// The shortest record.
-pub(super) const MIN_LENGTH: u32 = (PREFIX + FIXED) as u32;
-const MAX_BODY: usize = FIXED + MAX_KEY + MAX_VALUE_LENGTH;
+pub(super) const MIN_LENGTH: u32 = (PREFIX + COMMON) as u32;
 
 /// No log gets here: at a million records a second it would take 146,000 years. A record that is found among damage at
 /// a higher position is not believed, so that positions can be counted on from whatever a file names.
@@ -36,6 +53,33 @@ pub(super) const MAX_POSITION: u64 = 1 << 62;
 const VALUE: u8 = 1;
 const TOMBSTONE: u8 = 2;
 const ERASE: u8 = 3;
+
+/// A salt that is none, for the deliberate fault of that name.
+pub(super) const UNSALTED: u64 = 1;
+
+/// Where the checksums of a segment's records begin: drawn from its salt, which nobody outside knows, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seed(Option<u32>);
+
+impl Seed {
+    pub(super) fn new(salt: u64, segment: u32) -> Seed {
+        let salted =
+            crc32c::crc32c_append(crc32c::crc32c(&salt.to_be_bytes()), &segment.to_be_bytes());
+        Seed((salt != UNSALTED).then_some(salted))
+    }
+
+    fn at(self, offset: u32) -> u32 {
+        self.0.map_or(0, |seed| crc32c::crc32c_append(seed, &offset.to_be_bytes()))
+    }
+}
+
+/// How the records of a segment are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordFormat {
+    /// By release 0.1.
+    One,
+    Two(Seed),
+}
 
 /// A record as it lies in a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,20 +91,41 @@ pub(super) struct Written {
     pub(super) record: Record,
     /// Bytes it takes in all.
     pub(super) length: usize,
+    /// CRC32C of the value.
+    pub(super) value_crc: u32,
+}
+
+/// A record of which the value alone is wrong, or cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Headed {
+    pub(super) sequence: u64,
+    pub(super) synced: u64,
+    pub(super) key: Key,
+    pub(super) version: Version,
+    /// Bytes it should take in all.
+    pub(super) length: usize,
 }
 
 /// What stands at some offset of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     Record(Written),
+    /// A true head before a value that is not the one it was written for. Never in format 1.
+    DamagedValue(Headed),
     /// Nothing, or zeros that were reserved.
     End,
-    /// No whole, true record.
+    /// Nothing that can be relied on.
     Bad,
 }
 
-/// Appends a record's bytes to `out`, and returns how many.
-pub(super) fn encode(record: &Record, sequence: u64, synced: u64, out: &mut Vec<u8>) -> usize {
+/// Appends a record's bytes to `out`, for this offset of the segment of that seed; returns how many, and the value's checksum.
+pub(super) fn encode(
+    seed: Seed,
+    offset: u32,
+    record: &Record,
+    (sequence, synced): (u64, u64),
+    out: &mut Vec<u8>,
+) -> (u32, u32) {
     let (kind, key, version, value): (u8, &Key, Version, &[u8]) = match record {
         Record::Put { key, cell } => match &cell.content {
             Content::Value(value) => (VALUE, key, cell.version, value),
@@ -68,7 +133,9 @@ pub(super) fn encode(record: &Record, sequence: u64, synced: u64, out: &mut Vec<
         },
         Record::Erase { key, up_to } => (ERASE, key, *up_to, &[]),
     };
-    let body = FIXED + key.as_bytes().len() + value.len();
+    debug_assert!(synced < sequence, "durable before it was written");
+    let body = COMMON + CRC + key.as_bytes().len() + value.len();
+    let value_crc = crc32c::crc32c(value);
     let start = out.len();
     out.reserve(PREFIX + body);
     out.extend_from_slice(&(body as u32).to_be_bytes());
@@ -79,11 +146,12 @@ pub(super) fn encode(record: &Record, sequence: u64, synced: u64, out: &mut Vec<
     let _ = out.write_u64::<BigEndian>(synced);
     write_version(version, out);
     let _ = out.write_u32::<BigEndian>(key.as_bytes().len() as u32);
+    let _ = out.write_u32::<BigEndian>(value_crc);
     out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(value);
-    let crc = checksum(&out[start..]);
+    let crc = checksum(seed.at(offset), &out[start..]);
     BigEndian::write_u32(&mut out[start + 4..start + PREFIX], crc);
-    out.len() - start
+    out.extend_from_slice(value);
+    ((out.len() - start) as u32, value_crc)
 }
 
 pub(super) fn write_version(version: Version, out: &mut Vec<u8>) {
@@ -102,74 +170,126 @@ pub(super) fn read_version(input: &mut impl Read) -> io::Result<Version> {
     })
 }
 
-/// Over the length and everything behind the checksum.
-fn checksum(record: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[PREFIX..])
+/// Of the length and of what is behind the checksum.
+fn checksum(seed: u32, covered: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(seed, &covered[..4]), &covered[PREFIX..])
 }
 
-/// What stands at the beginning of `bytes`, the rest of a segment.
-pub(super) fn parse(bytes: &Bytes) -> Parsed {
-    if bytes.iter().take(PREFIX + 1).all(|byte| *byte == 0) {
-        // A kind is never 0, so nine zeros are no record.
-        return if bytes.iter().all(|byte| *byte == 0) { Parsed::End } else { Parsed::Bad };
-    }
-    if bytes.len() < PREFIX + FIXED {
-        return Parsed::Bad;
-    }
-    let body = BigEndian::read_u32(&bytes[..4]) as usize;
-    if !(FIXED..=MAX_BODY).contains(&body) || bytes.len() < PREFIX + body {
-        return Parsed::Bad;
-    }
-    let length = PREFIX + body;
-    if checksum(&bytes[..length]) != BigEndian::read_u32(&bytes[4..PREFIX]) {
-        return Parsed::Bad;
-    }
-    decode(&bytes.slice(PREFIX..length), length).unwrap_or(Parsed::Bad)
+/// The part of a record that both formats have.
+struct Head {
+    kind: u8,
+    sequence: u64,
+    synced: u64,
+    version: Version,
+    key_length: usize,
 }
 
-fn decode(body: &Bytes, length: usize) -> io::Result<Parsed> {
-    let mut input = &body[..];
-    let kind = input.read_u8()?;
-    let sequence = input.read_u64::<BigEndian>()?;
-    let synced = input.read_u64::<BigEndian>()?;
-    let version = read_version(&mut input)?;
-    if synced >= sequence {
-        return Ok(Parsed::Bad);
+impl Head {
+    fn read(mut input: &[u8]) -> io::Result<Head> {
+        Ok(Head {
+            kind: input.read_u8()?,
+            sequence: input.read_u64::<BigEndian>()?,
+            synced: input.read_u64::<BigEndian>()?,
+            version: read_version(&mut input)?,
+            key_length: input.read_u32::<BigEndian>()? as usize,
+        })
     }
-    let key_length = input.read_u32::<BigEndian>()? as usize;
-    if key_length > MAX_KEY || FIXED + key_length > body.len() {
-        return Ok(Parsed::Bad);
+
+    /// Whether there can be such a record, whatever its checksum says.
+    fn can_be(&self, value_length: usize) -> bool {
+        (VALUE..=ERASE).contains(&self.kind)
+            && self.synced < self.sequence
+            && (self.kind == VALUE || value_length == 0)
+            // That is the version of what was never written.
+            && (self.kind == ERASE || !self.version.is_zero())
     }
-    let key = Key::bound(body.slice(FIXED..FIXED + key_length));
-    let value = body.slice(FIXED + key_length..);
-    if kind != ERASE && version.is_zero() {
-        // That is the version of what was never written.
-        return Ok(Parsed::Bad);
-    }
-    let record = match kind {
-        VALUE => Record::Put { key, cell: Cell { version, content: Content::Value(value) } },
-        TOMBSTONE if value.is_empty() => {
-            Record::Put { key, cell: Cell { version, content: Content::Tombstone } }
+
+    fn record(&self, key: Key, value: Bytes) -> Record {
+        let version = self.version;
+        match self.kind {
+            VALUE => Record::Put { key, cell: Cell { version, content: Content::Value(value) } },
+            TOMBSTONE => Record::Put { key, cell: Cell { version, content: Content::Tombstone } },
+            _ => Record::Erase { key, up_to: version },
         }
-        ERASE if value.is_empty() => Record::Erase { key, up_to: version },
-        _ => return Ok(Parsed::Bad),
-    };
-    Ok(Parsed::Record(Written { sequence, synced, record, length }))
+    }
 }
 
-/// The first offset at or after `from` at which a true record stands whose position is above `after` and can be.
-pub(super) fn find_next(bytes: &Bytes, from: usize, after: u64) -> Option<(usize, Written)> {
-    (from..bytes.len().saturating_sub(PREFIX + FIXED - 1)).find_map(|offset| {
-        let kind = bytes[offset + PREFIX];
-        let sequence = BigEndian::read_u64(&bytes[offset + PREFIX + 1..]);
-        if !(VALUE..=ERASE).contains(&kind) || sequence <= after || sequence > MAX_POSITION {
+impl RecordFormat {
+    /// What is between the first checksum and the key.
+    fn fixed(self) -> usize {
+        match self {
+            RecordFormat::One => COMMON,
+            RecordFormat::Two(_) => COMMON + CRC,
+        }
+    }
+
+    /// What stands at the beginning of `bytes`, the rest of a segment from this offset on.
+    pub(super) fn parse(self, bytes: &Bytes, offset: u32) -> Parsed {
+        if bytes.iter().take(PREFIX + 1).all(|byte| *byte == 0) {
+            // A kind is never 0, so nine zeros are no record.
+            return if bytes.iter().all(|byte| *byte == 0) { Parsed::End } else { Parsed::Bad };
+        }
+        self.parse_record(bytes, offset).unwrap_or(Parsed::Bad)
+    }
+
+    fn parse_record(self, bytes: &Bytes, offset: u32) -> Option<Parsed> {
+        let key_at = PREFIX + self.fixed();
+        let length = PREFIX + BigEndian::read_u32(bytes.get(..4)?) as usize;
+        let crc = BigEndian::read_u32(bytes.get(4..PREFIX)?);
+        let head = Head::read(bytes.get(PREFIX..key_at)?).ok()?;
+        let value_at = key_at + head.key_length;
+        if head.key_length > MAX_KEY || !(value_at..=value_at + MAX_VALUE_LENGTH).contains(&length)
+        {
             return None;
         }
-        match parse(&bytes.slice(offset..)) {
-            Parsed::Record(written) => Some((offset, written)),
-            Parsed::End | Parsed::Bad => None,
+        // What the first checksum covers: a head, or all.
+        let covered = match self {
+            RecordFormat::One => bytes.get(..length)?,
+            RecordFormat::Two(_) => bytes.get(..value_at)?,
+        };
+        let seed = match self {
+            RecordFormat::One => 0,
+            RecordFormat::Two(seed) => seed.at(offset),
+        };
+        if checksum(seed, covered) != crc || !head.can_be(length - value_at) {
+            return None;
         }
-    })
+        let key = Key::bound(bytes.slice(key_at..value_at));
+        let value = bytes.slice(value_at.min(bytes.len())..length.min(bytes.len()));
+        let value_crc = crc32c::crc32c(&value);
+        let Head { sequence, synced, version, .. } = head;
+        if let RecordFormat::Two(_) = self
+            && (bytes.len() < length || value_crc != BigEndian::read_u32(&bytes[key_at - CRC..]))
+        {
+            return Some(Parsed::DamagedValue(Headed { sequence, synced, key, version, length }));
+        }
+        let record = head.record(key, value);
+        Some(Parsed::Record(Written { sequence, synced, record, length, value_crc }))
+    }
+
+    /// The first offset at or after `from` at which something true stands, in the bytes of a whole segment. `can_be` says
+    /// whether a record at that offset can have that position.
+    pub(super) fn find_next(
+        self,
+        bytes: &Bytes,
+        from: usize,
+        can_be: impl Fn(usize, u64) -> bool,
+    ) -> Option<(usize, Parsed)> {
+        (from..bytes.len().saturating_sub(PREFIX + COMMON - 1)).find_map(|offset| {
+            let kind = bytes[offset + PREFIX];
+            let sequence = BigEndian::read_u64(&bytes[offset + PREFIX + 1..]);
+            if !(VALUE..=ERASE).contains(&kind)
+                || sequence > MAX_POSITION
+                || !can_be(offset, sequence)
+            {
+                return None;
+            }
+            match self.parse(&bytes.slice(offset..), offset as u32) {
+                Parsed::End | Parsed::Bad => None,
+                found => Some((offset, found)),
+            }
+        })
+    }
 }
 
 #[cfg(test)]
@@ -182,21 +302,52 @@ mod tests {
         Version { time: 0x0102_0304, server: ServerId(5), incarnation: Incarnation(6), step: 7 }
     }
 
-    /// The format is fixed: these bytes must be readable for ever.
+    fn seed() -> Seed {
+        Seed::new(0x1122_3344_5566_7788, 3)
+    }
+
+    fn two() -> RecordFormat {
+        RecordFormat::Two(seed())
+    }
+
+    fn put(value: &'static str) -> Record {
+        let cell = Cell { version: version(), content: Content::Value(value.into()) };
+        Record::Put { key: Key::bound("k"), cell }
+    }
+
+    fn encoded(record: &Record, offset: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(seed(), offset, record, (9, 8), &mut out);
+        out
+    }
+
+    /// What release 0.1 wrote.
+    fn encoded_one(record: &Record, sequence: u64, synced: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(seed(), 0, record, (sequence.max(synced + 1), synced), &mut out);
+        let value_crc = PREFIX + COMMON;
+        out.drain(value_crc..value_crc + CRC);
+        let body = (out.len() - PREFIX) as u32;
+        BigEndian::write_u32(&mut out[..4], body);
+        BigEndian::write_u64(&mut out[PREFIX + 1..], sequence);
+        let crc = checksum(0, &out);
+        BigEndian::write_u32(&mut out[4..PREFIX], crc);
+        out
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The formats are fixed: these bytes must be readable for ever.
     #[test]
     fn bytes_of_a_record_are_fixed() {
-        let cell = Cell { version: version(), content: Content::Value("v".into()) };
-        let record = Record::Put { key: Key::bound("k"), cell };
-        let mut out = Vec::new();
-        encode(&record, 9, 8, &mut out);
-        let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
-        let crc = &hex[8..16];
-        let expected = format!(
-            "00000029{crc}01{:016x}{:016x}{:016x}{:04x}{:08x}{:08x}{:08x}6b76",
+        let fixed = format!(
+            "01{:016x}{:016x}{:016x}{:04x}{:08x}{:08x}{:08x}",
             9, 8, 0x0102_0304, 5, 6, 7, 1
         );
-        assert_eq!(hex, expected);
-        assert_eq!(crc, "0c8de16c");
+        assert_eq!(hex(&encoded(&put("v"), 42)), format!("0000002d7f57b2dd{fixed}0544e0b46b76"));
+        assert_eq!(hex(&encoded_one(&put("v"), 9, 8)), format!("000000290c8de16c{fixed}6b76"));
     }
 
     proptest! {
@@ -206,6 +357,7 @@ mod tests {
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
             erase: bool,
             (synced, sequence) in (0..MAX_POSITION).prop_flat_map(|synced| (Just(synced), synced + 1..=MAX_POSITION)),
+            (salt, segment, offset) in any::<(u64, u32, u32)>(),
         ) {
             let key = Key::bound(key);
             let record = match (erase, value) {
@@ -218,19 +370,44 @@ mod tests {
                     Record::Put { key, cell: Cell { version: version(), content } }
                 }
             };
-            let mut out = Vec::new();
-            let length = encode(&record, sequence, synced, &mut out);
-            prop_assert_eq!(length, out.len());
+            let (seed, mut out) = (Seed::new(salt, segment), Vec::new());
+            let (length, value_crc) = encode(seed, offset, &record, (sequence, synced), &mut out);
+            prop_assert_eq!(length as usize, out.len());
+            let mut one = encoded_one(&record, sequence, synced);
+            let length_one = one.len();
             out.extend_from_slice(b"what follows");
-            let parsed = parse(&out.into());
-            prop_assert_eq!(parsed, Parsed::Record(Written { sequence, synced, record, length }));
+            one.extend_from_slice(b"what follows");
+            let written = |record, length| {
+                Parsed::Record(Written { sequence, synced, record, length, value_crc })
+            };
+            let parsed = RecordFormat::Two(seed).parse(&out.into(), offset);
+            prop_assert_eq!(parsed, written(record.clone(), length as usize));
+            prop_assert_eq!(RecordFormat::One.parse(&one.into(), 5), written(record, length_one));
         }
 
         #[test]
         fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            parse(&bytes.clone().into());
-            find_next(&bytes.into(), 0, 0);
+            for format in [RecordFormat::One, two()] {
+                format.parse(&bytes.clone().into(), 0);
+                format.find_next(&bytes.clone().into(), 0, |_, _| true);
+            }
         }
+    }
+
+    /// The same bytes anywhere else, in another segment, or under another salt are no record.
+    #[test]
+    fn a_record_is_true_in_its_place_alone() {
+        let bytes = Bytes::from(encoded(&put("v"), 42));
+        assert!(matches!(two().parse(&bytes, 42), Parsed::Record(_)));
+        assert_eq!(RecordFormat::One.parse(&bytes, 42), Parsed::Bad);
+        for offset in (0..200).filter(|offset| *offset != 42) {
+            assert_eq!(two().parse(&bytes, offset), Parsed::Bad, "at {offset}");
+        }
+        for seed in [Seed::new(0x1122_3344_5566_7788, 4), Seed::new(0x1122_3344_5566_7789, 3)] {
+            assert_eq!(RecordFormat::Two(seed).parse(&bytes, 42), Parsed::Bad);
+        }
+        let one = encoded_one(&put("v"), 9, 8);
+        assert_eq!(two().parse(&one.into(), 42), Parsed::Bad);
     }
 
     /// Numbers that a log cannot have got to would be counted on from there.
@@ -242,31 +419,51 @@ mod tests {
             ("a position that is above itself", put(version()), 5, 5),
             ("a version of what was never written", put(Version::ZERO), 5, 4),
         ] {
-            let mut out = Vec::new();
-            encode(&record, sequence, synced, &mut out);
-            assert_eq!(parse(&out.into()), Parsed::Bad, "{what}");
+            let bytes = encoded_one(&record, sequence, synced);
+            assert_eq!(RecordFormat::One.parse(&bytes.into(), 0), Parsed::Bad, "{what}");
         }
-        let mut out = Vec::new();
-        encode(&put(version()), MAX_POSITION + 1, 1, &mut out);
-        assert_eq!(find_next(&out.into(), 0, 0), None, "a position that no log has");
+        let found = |sequence| {
+            let bytes = encoded_one(&put(version()), sequence, 1).into();
+            RecordFormat::One.find_next(&bytes, 0, |_, _| true).is_some()
+        };
+        assert!(found(MAX_POSITION));
+        assert!(!found(MAX_POSITION + 1), "a position that no log has");
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let cell = Cell { version: version(), content: Content::Value("value".into()) };
-        let mut out = Vec::new();
-        encode(&Record::Put { key: Key::bound("key"), cell }, 1, 0, &mut out);
-        for bit in 0..out.len() * 8 {
-            let mut flipped = out.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(parse(&flipped.into()), Parsed::Bad, "bit {bit}");
+        let record = put("value");
+        let value = "value".len();
+        for (format, bytes) in
+            [(two(), encoded(&record, 42)), (RecordFormat::One, encoded_one(&record, 9, 8))]
+        {
+            let is_bad = |bytes: Vec<u8>, in_value: bool, what: &str| {
+                let parsed = format.parse(&bytes.into(), 42);
+                match (format, in_value, parsed) {
+                    (RecordFormat::Two(_), true, Parsed::DamagedValue(head)) => {
+                        assert_eq!((head.key, head.version), (Key::bound("k"), version()));
+                    }
+                    (RecordFormat::One, _, Parsed::Bad) | (_, false, Parsed::Bad) => {}
+                    other => panic!("{what}: {other:?}"),
+                }
+            };
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                is_bad(flipped, bit / 8 >= bytes.len() - value, &format!("bit {bit}"));
+            }
+            for cut in 1..bytes.len() {
+                // Of the length's first bytes, which are zeros, nothing can be said; they are no record.
+                if cut < 4 {
+                    let cut = bytes[..cut].to_vec().into();
+                    assert_eq!(format.parse(&cut, 42), Parsed::End);
+                } else {
+                    let in_value = cut >= bytes.len() - value;
+                    is_bad(bytes[..cut].to_vec(), in_value, &format!("cut at {cut}"));
+                }
+            }
+            assert_eq!(format.parse(&Bytes::new(), 42), Parsed::End);
+            assert_eq!(format.parse(&vec![0; 100].into(), 42), Parsed::End);
         }
-        for cut in 1..out.len() {
-            // Of the length's first bytes, which are zeros, nothing can be said; they are no record.
-            let expected = if cut < 4 { Parsed::End } else { Parsed::Bad };
-            assert_eq!(parse(&out[..cut].to_vec().into()), expected, "cut at {cut}");
-        }
-        assert_eq!(parse(&Bytes::new()), Parsed::End);
-        assert_eq!(parse(&vec![0; 100].into()), Parsed::End);
     }
 }

@@ -11,6 +11,12 @@
 //!    between is harmless.
 //! 4. A damaged segment's true records go into the new segment too; the file is set aside under another name, for a
 //!    person to look at. The server must be rebuilt from its peers.
+//!
+//! Whatever is written anew gets the checksums of its new place. What is searched for behind a bad record may lie in the value
+//! of a client, who may have made it up: see `record.rs`. In segments of format 2 it is then never true. In those of format 1
+//! the harm is bounded: at each offset positions can have got only so far; and what is newer than all that can be relied on,
+//! by more than [`HybridClock::AHEAD`], is not believed, so that no clock is led astray. It may still make a torn tail look
+//! damaged; the server is then rebuilt from its peers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,10 +25,10 @@ use bytes::Bytes;
 
 use super::keydir::{Holding, Keydir};
 use super::keyfile::{EntryKind, KeyEntry, KeyFile, KeyFileWriter};
-use super::record::{self, MAX_POSITION, Written};
-use super::segment::{Ending, HEADER, Header, Scan, scan, segment_number};
+use super::record::{self, MAX_POSITION, RecordFormat, Seed, Written};
+use super::segment::{Ending, HEADER, Header, Rest, Scan, scan, search, segment_number};
 use super::{Disk, Log, Place, Recovered};
-use crate::model::{Key, ServerId, Version};
+use crate::model::{HybridClock, Key, ServerId, Version};
 
 /// Bytes read of a file at once: a segment of the usual length.
 const CHUNK: u64 = 72 << 20;
@@ -33,6 +39,10 @@ pub(super) struct OpenedLog {
     /// The new active segment: its length, and its key file in the making.
     pub(super) length: u32,
     pub(super) keys: KeyFileWriter,
+    /// How the records of each segment are written.
+    pub(super) formats: BTreeMap<u32, RecordFormat>,
+    /// Of the new active segment.
+    pub(super) salt: u64,
     /// Files to be set aside once the loss of their cells has been noted.
     pub(super) damaged: Vec<String>,
 }
@@ -63,6 +73,17 @@ impl Owner {
     }
 }
 
+/// What opening a log is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// No version time above this was issued here.
+    pub(super) ceiling: i64,
+    /// For the new segment.
+    pub(super) salt: u64,
+    /// A deliberate fault: see [`super::StorageFlaw::CutDamage`].
+    pub(super) cuts_damage: bool,
+}
+
 /// One segment's file as it was found.
 struct Found {
     number: u32,
@@ -78,6 +99,12 @@ struct Gathered {
     erased: BTreeMap<Key, Version>,
     /// True records of damaged segments.
     salvage: Vec<Written>,
+    /// What looks like such records, and was searched for in segments of format 1.
+    doubtful: Vec<Written>,
+    /// Damaged values, whose keys and versions are known.
+    lost: Vec<(Key, Version)>,
+    /// The greatest version time of all records but the doubtful ones.
+    newest: i64,
     damaged: Vec<u32>,
     segments: Vec<(u32, u32)>,
     /// Segments whose files go on behind the end they were sealed at: a crash came before they were cut there.
@@ -95,7 +122,7 @@ pub(super) fn open<D: Disk>(
     disk: &mut D,
     log: Log,
     owner: Owner,
-    cuts_damage: bool,
+    rules: Rules,
 ) -> Result<OpenedLog, LogError> {
     let names = on(log.folder(), disk.list(log.folder()))?;
     for name in names.iter().filter(|name| name.ends_with(".new")) {
@@ -104,7 +131,7 @@ pub(super) fn open<D: Disk>(
         on(&file, disk.remove(&file))?;
     }
     let found = find(disk, log, Some(owner), &names)?;
-    let mut gathered = Gathered { cuts_damage, ..Gathered::default() };
+    let mut gathered = Gathered { cuts_damage: rules.cuts_damage, ..Gathered::default() };
     for (position, file) in found.iter().enumerate() {
         let next = found.get(position + 1).and_then(|next| next.header);
         if position + 1 < found.len() {
@@ -116,11 +143,12 @@ pub(super) fn open<D: Disk>(
         Some(last) => read_last(disk, log, last, &mut gathered)?,
         None => Tail::default(),
     };
+    gathered.judge_doubtful(rules.ceiling);
     let beyond = names.iter().filter_map(|name| name.split('.').next()?.parse::<u32>().ok()).max();
     let active = beyond.unwrap_or(0) + 1;
-    let (length, keys) = begin_segment(disk, log, owner, active, &tail, &mut gathered)?;
-    let last = gathered.last.max(tail.records.last().map_or(0, |(_, written)| written.sequence));
-    let position = last + gathered.salvage.len() as u64;
+    let (header, length, keys) =
+        begin_segment(disk, log, owner, (active, rules.salt), &tail, &mut gathered)?;
+    let position = gathered.last + (tail.records.len() + gathered.salvage.len()) as u64;
     for (number, length) in &gathered.overlong {
         let name = log.segment_file(*number);
         on(&name, disk.truncate(&name, u64::from(*length)))?;
@@ -130,9 +158,10 @@ pub(super) fn open<D: Disk>(
     remove_orphans(disk, log, &names, &gathered)?;
     gathered.write_lacking(disk, log);
     let damaged = gathered.damaged.iter().map(|number| log.segment_file(*number)).collect();
-    let segments = std::mem::take(&mut gathered.segments);
-    let recovered = Recovered { keydir: gathered.wanted(), position, active, segments };
-    Ok(OpenedLog { recovered, length, keys, damaged })
+    let mut formats = gathered.formats(&found);
+    formats.insert(active, header.format());
+    let recovered = gathered.recovered(position, active, &formats);
+    Ok(OpenedLog { recovered, length, keys, formats, salt: header.salt, damaged })
 }
 
 /// Reads a log without changing anything: for an inspector. Tells what it found wrong, in words.
@@ -177,8 +206,8 @@ pub(super) fn look<D: Disk>(
         remarks.push(format!("{}/{name}: set aside as damaged by a former start", log.folder()));
     }
     let active = found.last().map_or(0, |file| file.number);
-    let (position, segments) = (gathered.last, std::mem::take(&mut gathered.segments));
-    Ok((Recovered { keydir: gathered.wanted(), position, active, segments }, remarks))
+    let (position, formats) = (gathered.last, gathered.formats(&found));
+    Ok((gathered.recovered(position, active, &formats), remarks))
 }
 
 fn on<T>(file: &str, result: io::Result<T>) -> Result<T, LogError> {
@@ -251,9 +280,16 @@ fn read_sealed<D: Disk>(
     }
     let bytes = read_all(disk, &name)?;
     let Some(header) = file.header else {
-        gathered.set_aside(file.number, Vec::new(), &bytes, 0);
+        // Only the segment behind it still says how its records are written, and how far their positions got.
+        let next = next.filter(|next| next.previous == file.number);
+        let format = next.and_then(|next| next.previous_format());
+        let most = next.map_or(0, |next| next.first - 1);
+        let rest = format.map(|format| search(format, file.number, &bytes, (0, 1), |_| most));
+        let (rest, is_doubtful) = (rest.unwrap_or_default(), format == Some(RecordFormat::One));
+        gathered.set_aside(file.number, Vec::new(), rest, is_doubtful);
         return Ok(());
     };
+    let is_doubtful = header.format() == RecordFormat::One;
     let whole = bytes.len() as u64 >= sealed_length;
     let bytes = bytes.slice(..bytes.len().min(sealed_length as usize));
     let Scan { records, end, ending } = scan(&header, &bytes);
@@ -266,15 +302,14 @@ fn read_sealed<D: Disk>(
             gathered.take(&records);
             gathered.lack_keys(&records, file.number, end, last);
         }
-        Ending::Clean => gathered.set_aside(file.number, records, &bytes, bytes.len()),
+        Ending::Clean => gathered.set_aside(file.number, records, Rest::default(), is_doubtful),
         Ending::Bad { .. } if gathered.cuts_damage => {
             gathered.last = gathered.last.max(header.first + records.len() as u64 - 1);
             gathered.segments.push((file.number, end));
             gathered.take(&records);
         }
         Ending::Bad { rest, .. } => {
-            let records = records.into_iter().chain(rest).collect();
-            gathered.set_aside(file.number, records, &bytes, bytes.len());
+            gathered.set_aside(file.number, records, rest, is_doubtful);
         }
     }
     Ok(())
@@ -288,14 +323,13 @@ struct Tail {
     /// The file goes on behind the cut.
     is_longer: bool,
     records: Vec<(Place, Written)>,
-    bytes: Bytes,
-    first: u64,
     torn: bool,
     torn_at: u32,
     /// The segment that the new one follows, and where that one ends: this one, or if it is set aside, the one before
     /// it.
     previous: u32,
     previous_length: u32,
+    previous_salt: u64,
 }
 
 fn read_last<D: Disk>(
@@ -306,22 +340,23 @@ fn read_last<D: Disk>(
 ) -> Result<Tail, LogError> {
     let bytes = read_all(disk, &log.segment_file(file.number))?;
     let Some(header) = file.header else {
-        gathered.set_aside(file.number, Vec::new(), &bytes, 0);
+        gathered.set_aside(file.number, Vec::new(), Rest::default(), false);
         return Ok(Tail::default());
     };
     gathered.last = gathered.last.max(header.first.saturating_sub(1));
     let Scan { records, end, ending } = scan(&header, &bytes);
     let (torn, rest) = match ending {
-        Ending::Clean => (None, Vec::new()),
+        Ending::Clean => (None, Rest::default()),
         Ending::Bad { sequence, rest } => (Some(sequence), rest),
     };
-    let synced = records.iter().chain(&rest).map(|(_, written)| written.synced).max();
-    let synced = synced.unwrap_or(0).max(header.first - 1);
+    let named = records.iter().chain(&rest.records).map(|(_, written)| written.synced);
+    let named = named.chain(rest.heads.iter().map(|(_, head)| head.synced));
+    let synced = named.max().unwrap_or(0).max(header.first - 1);
     if torn.is_some_and(|sequence| sequence <= synced) {
-        let records = records.into_iter().chain(rest).collect();
-        gathered.set_aside(file.number, records, &bytes, bytes.len());
-        let (previous, previous_length) = (header.previous, header.previous_length);
-        return Ok(Tail { previous, previous_length, ..Tail::default() });
+        let is_doubtful = header.format() == RecordFormat::One;
+        gathered.set_aside(file.number, records, rest, is_doubtful);
+        let Header { previous, previous_length, previous_salt, .. } = header;
+        return Ok(Tail { previous, previous_length, previous_salt, ..Tail::default() });
     }
     let split = records.partition_point(|(_, written)| written.sequence <= synced);
     let cut = records.get(split).map_or(end, |(place, _)| place.offset);
@@ -334,12 +369,11 @@ fn read_last<D: Disk>(
         cut,
         is_longer: bytes.len() as u64 > u64::from(cut),
         records: records[split..].to_vec(),
-        bytes: bytes.slice(cut as usize..end as usize),
-        first: last + 1,
         torn: torn.is_some(),
         torn_at: end,
         previous: file.number,
         previous_length: cut,
+        previous_salt: header.salt,
     })
 }
 
@@ -347,7 +381,7 @@ impl Gathered {
     /// The records count where they are.
     fn take(&mut self, records: &[(Place, Written)]) {
         for (place, written) in records {
-            self.note(&KeyEntry::of(&written.record, *place));
+            self.note(&KeyEntry::of(&written.record, *place, written.value_crc));
         }
     }
 
@@ -355,7 +389,7 @@ impl Gathered {
     fn lack_keys(&mut self, records: &[(Place, Written)], segment: u32, length: u32, last: u64) {
         let mut keys = KeyFileWriter::new();
         for (place, written) in records {
-            keys.push(&KeyEntry::of(&written.record, *place));
+            keys.push(&KeyEntry::of(&written.record, *place, written.value_crc));
         }
         self.lacking = Some((keys, segment, length, last));
     }
@@ -367,7 +401,8 @@ impl Gathered {
     }
 
     /// Of two records of one cell the later one counts: the former may lie in a segment about to be removed.
-    fn note(&mut self, KeyEntry { key, version, kind, place }: &KeyEntry) {
+    fn note(&mut self, KeyEntry { key, version, kind, place, .. }: &KeyEntry) {
+        self.newest = self.newest.max(version.time);
         let holding = match kind {
             EntryKind::Value => Holding::OnDisk,
             EntryKind::Tombstone => Holding::Tombstone,
@@ -392,26 +427,63 @@ impl Gathered {
         self.keydir
     }
 
-    /// The segment is damaged: its true records are to be written elsewhere. Of one without a header, all that can be
-    /// found from `from` on.
+    /// The segment is damaged: its true records are to be written elsewhere. The rest is what was searched for.
     fn set_aside(
         &mut self,
         number: u32,
         records: Vec<(Place, Written)>,
-        bytes: &Bytes,
-        from: usize,
+        rest: Rest,
+        is_doubtful: bool,
     ) {
-        let (mut from, mut found) = (from, Vec::new());
-        while let Some((offset, written)) = record::find_next(bytes, from, 0) {
-            from = offset + written.length;
-            found.push(written);
-        }
-        let records = records.into_iter().map(|(_, written)| written).chain(found);
-        for written in records.filter(|written| written.sequence <= MAX_POSITION) {
+        let searched = rest.records.len();
+        let records = records.into_iter().chain(rest.records).map(|(_, written)| written);
+        let mut records: Vec<_> = records.collect();
+        let doubtful = if is_doubtful { searched } else { 0 };
+        let doubtful = records.split_off(records.len() - doubtful);
+        for written in records.into_iter().filter(|written| written.sequence <= MAX_POSITION) {
             self.last = self.last.max(written.sequence);
+            self.newest = self.newest.max(written.record.version().time);
             self.salvage.push(written);
         }
+        self.doubtful.extend(doubtful);
+        self.lost
+            .extend(rest.heads.into_iter().map(|(_, head)| (head.key.detached(), head.version)));
         self.damaged.push(number);
+    }
+
+    /// All segments have been read: believes what is not newer than what can be relied on.
+    fn judge_doubtful(&mut self, ceiling: i64) {
+        let ahead = HybridClock::AHEAD.as_micros() as i64;
+        let latest = self.newest.max(ceiling).saturating_add(ahead);
+        for written in std::mem::take(&mut self.doubtful) {
+            if written.record.version().time <= latest {
+                self.last = self.last.max(written.sequence);
+                self.salvage.push(written);
+            }
+        }
+    }
+
+    /// How the records of each segment that counts are written.
+    fn formats(&self, found: &[Found]) -> BTreeMap<u32, RecordFormat> {
+        let headers = found.iter().filter(|file| !self.damaged.contains(&file.number));
+        headers.filter_map(|file| Some((file.number, file.header?.format()))).collect()
+    }
+
+    fn recovered(
+        mut self,
+        position: u64,
+        active: u32,
+        formats: &BTreeMap<u32, RecordFormat>,
+    ) -> Recovered {
+        let segments = std::mem::take(&mut self.segments);
+        let mut lost = std::mem::take(&mut self.lost);
+        let is_old = |(number, _): &&(u32, u32)| formats.get(number) == Some(&RecordFormat::One);
+        let old = segments.iter().filter(is_old).map(|(number, _)| *number).collect();
+        let keydir = self.wanted();
+        lost.retain(|(key, version)| {
+            keydir.get(key.as_bytes()).is_none_or(|held| held.version() < *version)
+        });
+        Recovered { keydir, position, active, segments, old, lost }
     }
 }
 
@@ -425,40 +497,39 @@ fn begin_segment<D: Disk>(
     disk: &mut D,
     log: Log,
     owner: Owner,
-    active: u32,
+    (active, salt): (u32, u64),
     tail: &Tail,
     gathered: &mut Gathered,
-) -> Result<(u32, KeyFileWriter), LogError> {
+) -> Result<(Header, u32, KeyFileWriter), LogError> {
     let header = Header {
         cluster: owner.cluster,
         server: owner.server,
         segment: active,
-        // What is copied keeps its positions.
-        first: if tail.records.is_empty() { gathered.last + 1 } else { tail.first },
+        // What is copied from the last segment keeps its positions.
+        first: gathered.last + 1,
         previous: tail.previous,
         previous_length: tail.previous_length,
+        salt,
+        previous_salt: tail.previous_salt,
     };
+    let seed = Seed::new(salt, active);
     let mut bytes = header.encode();
     let mut keys = KeyFileWriter::new();
     let mut moved = Vec::new();
-    for (place, written) in &tail.records {
-        let offset = HEADER as u32 + place.offset - tail.cut;
-        let place = Place { segment: active, offset, length: place.length };
-        moved.push(KeyEntry::of(&written.record, place));
-    }
-    bytes.extend_from_slice(&tail.bytes);
-    let positions = header.first + tail.records.len() as u64..;
-    for (sequence, written) in positions.zip(&gathered.salvage) {
+    let records = tail.records.iter().map(|(_, written)| written).chain(&gathered.salvage);
+    for (sequence, written) in (header.first..).zip(records) {
         let offset = bytes.len() as u32;
-        let length = record::encode(&written.record, sequence, header.first - 1, &mut bytes) as u32;
-        moved.push(KeyEntry::of(&written.record, Place { segment: active, offset, length }));
+        let positions = (sequence, header.first - 1);
+        let (length, crc) = record::encode(seed, offset, &written.record, positions, &mut bytes);
+        let place = Place { segment: active, offset, length };
+        moved.push(KeyEntry::of(&written.record, place, crc));
     }
     create_segment(disk, log, active, &bytes)?;
     for entry in moved {
         keys.push(&entry);
         gathered.note(&entry);
     }
-    Ok((bytes.len() as u32, keys))
+    Ok((header, bytes.len() as u32, keys))
 }
 
 /// Makes a segment appear under its name only once these bytes of it are durable.

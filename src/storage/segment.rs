@@ -3,15 +3,21 @@
 use byteorder::{BigEndian, ByteOrder};
 use bytes::Bytes;
 
-use super::record::{MAX_POSITION, Parsed, Written, find_next, parse};
-use super::{Log, Place};
+use super::record::{Headed, MAX_POSITION, Parsed, RecordFormat, Seed, Written};
+use super::{Disk, Log, Place, StorageFlaw, record};
 use crate::model::ServerId;
 
 const MAGIC: [u8; 7] = *b"CHRDLOG";
-const FORMAT: u8 = 1;
+/// Of release 0.1: read, never written.
+const FORMAT_ONE: u8 = 1;
+const FORMAT_TWO: u8 = 2;
 
 /// Bytes of a header.
-pub(super) const HEADER: usize = 8 + 8 + 2 + 4 + 8 + 4 + 4 + 4;
+pub(super) const HEADER: usize = HEADER_ONE + 8 + 8;
+/// Bytes of a header of format 1.
+pub(super) const HEADER_ONE: usize = 8 + 8 + 2 + 4 + 8 + 4 + 4 + 4;
+/// A header's checksum.
+const CRC: usize = 4;
 
 impl Log {
     /// The folder it lies in.
@@ -38,6 +44,28 @@ pub(super) fn segment_number(name: &str, ending: &str) -> Option<u32> {
     name.strip_suffix(ending)?.parse().ok()
 }
 
+/// The salts of a log's segments, from a seed: SplitMix64. Whoever knows one can make records that pass for the server's own.
+#[derive(Debug)]
+pub(super) struct Salts(u64, Option<StorageFlaw>);
+
+impl Salts {
+    pub(super) fn new(seed: u64, flaw: Option<StorageFlaw>) -> Salts {
+        Salts(seed, flaw)
+    }
+
+    /// The next one; neither 0 nor 1, which stand for none.
+    pub(super) fn next(&mut self) -> u64 {
+        if self.1 == Some(StorageFlaw::Unsalted) {
+            return record::UNSALTED;
+        }
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).max(record::UNSALTED + 1)
+    }
+}
+
 /// What every segment begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
@@ -50,30 +78,42 @@ pub(super) struct Header {
     /// The segment before it, and that one's length when it was sealed.
     pub(super) previous: u32,
     pub(super) previous_length: u32,
+    /// Makes the checksums of its records its own. 0 in format 1, which has none.
+    pub(super) salt: u64,
+    /// That of the segment before it: should that one's header rot, its records can still be told.
+    pub(super) previous_salt: u64,
 }
 
 impl Header {
+    /// In format 2.
     pub(super) fn encode(&self) -> Vec<u8> {
+        debug_assert!(self.salt != 0, "a segment without a salt");
         let mut out = vec![0; HEADER];
         out[..7].copy_from_slice(&MAGIC);
-        out[7] = FORMAT;
+        out[7] = FORMAT_TWO;
         BigEndian::write_u64(&mut out[8..16], self.cluster);
         BigEndian::write_u16(&mut out[16..18], self.server.0);
         BigEndian::write_u32(&mut out[18..22], self.segment);
         BigEndian::write_u64(&mut out[22..30], self.first);
         BigEndian::write_u32(&mut out[30..34], self.previous);
         BigEndian::write_u32(&mut out[34..38], self.previous_length);
-        let crc = crc32c::crc32c(&out[..38]);
-        BigEndian::write_u32(&mut out[38..42], crc);
+        BigEndian::write_u64(&mut out[38..46], self.salt);
+        BigEndian::write_u64(&mut out[46..54], self.previous_salt);
+        let crc = crc32c::crc32c(&out[..HEADER - CRC]);
+        BigEndian::write_u32(&mut out[HEADER - CRC..], crc);
         out
     }
 
-    /// `None` if it is not whole or not true.
+    /// From the first [`HEADER`] bytes of a segment, or all if it is shorter. `None` if it is not whole or not true.
     pub(super) fn parse(bytes: &[u8]) -> Option<Header> {
-        let bytes = bytes.get(..HEADER)?;
-        let is_true = bytes[..7] == MAGIC
-            && bytes[7] == FORMAT
-            && crc32c::crc32c(&bytes[..38]) == BigEndian::read_u32(&bytes[38..42]);
+        let length = match *bytes.get(7)? {
+            FORMAT_ONE => HEADER_ONE,
+            FORMAT_TWO => HEADER,
+            _ => return None,
+        };
+        let (bytes, crc) = bytes.get(..length)?.split_at(length - CRC);
+        let is_true = bytes[..7] == MAGIC && crc32c::crc32c(bytes) == BigEndian::read_u32(crc);
+        let salt = |at| bytes.get(at..at + 8).map_or(0, BigEndian::read_u64);
         let header = Header {
             cluster: BigEndian::read_u64(&bytes[8..16]),
             server: ServerId(BigEndian::read_u16(&bytes[16..18])),
@@ -81,9 +121,45 @@ impl Header {
             first: BigEndian::read_u64(&bytes[22..30]),
             previous: BigEndian::read_u32(&bytes[30..34]),
             previous_length: BigEndian::read_u32(&bytes[34..38]),
+            salt: salt(38),
+            previous_salt: salt(46),
         };
-        (is_true && (1..=2 * MAX_POSITION).contains(&header.first)).then_some(header)
+        let can_be = (1..=2 * MAX_POSITION).contains(&header.first)
+            && (length == HEADER_ONE || header.salt != 0);
+        (is_true && can_be).then_some(header)
     }
+
+    /// Bytes it takes.
+    pub(super) fn length(&self) -> usize {
+        match self.salt {
+            0 => HEADER_ONE,
+            _ => HEADER,
+        }
+    }
+
+    /// How the segment's records are written.
+    pub(super) fn format(&self) -> RecordFormat {
+        match self.salt {
+            0 => RecordFormat::One,
+            salt => RecordFormat::Two(Seed::new(salt, self.segment)),
+        }
+    }
+
+    /// How the records of the segment before it are written, if this header says so.
+    pub(super) fn previous_format(&self) -> Option<RecordFormat> {
+        match self.previous_salt {
+            _ if self.previous == 0 => None,
+            0 => Some(RecordFormat::One),
+            salt => Some(RecordFormat::Two(Seed::new(salt, self.previous))),
+        }
+    }
+}
+
+/// How the records of this segment are written, by its file.
+pub(super) fn read_format<D: Disk>(disk: &D, log: Log, segment: u32) -> Option<RecordFormat> {
+    let bytes = disk.read(&log.segment_file(segment), 0, HEADER).ok()?;
+    let header = Header::parse(&bytes).filter(|header| header.segment == segment);
+    header.map(|header| header.format())
 }
 
 /// The records of one segment, as far as they can be read in a row, and what comes then.
@@ -101,35 +177,69 @@ pub(super) struct Scan {
 pub(super) enum Ending {
     /// Nothing more, or reserved zeros.
     Clean,
-    /// No whole record at this log position; behind it the true records that could still be found.
-    Bad { sequence: u64, rest: Vec<(Place, Written)> },
+    /// No whole record at this log position.
+    Bad { sequence: u64, rest: Rest },
+}
+
+/// What could still be found behind a bad record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// True records.
+    pub(super) records: Vec<(Place, Written)>,
+    /// True heads whose values are wrong, the bad record itself perhaps among them.
+    pub(super) heads: Vec<(Place, Headed)>,
 }
 
 /// Reads a segment's bytes from its first record on. Positions ascend by one within a segment, so a true record out
 /// of turn, left over from something else, ends the row as well.
 pub(super) fn scan(header: &Header, bytes: &Bytes) -> Scan {
-    let (mut offset, mut sequence) = (HEADER, header.first);
+    let (mut offset, mut sequence) = (header.length(), header.first);
     let mut records = Vec::new();
     let ending = loop {
-        match parse(&bytes.slice(offset.min(bytes.len())..)) {
+        match header.format().parse(&bytes.slice(offset.min(bytes.len())..), offset as u32) {
             Parsed::Record(written) if written.sequence == sequence => {
                 let length = written.length;
                 records.push((place(header.segment, offset, length), written));
                 (offset, sequence) = (offset + length, sequence + 1);
             }
             Parsed::End => break Ending::Clean,
-            Parsed::Record(_) | Parsed::Bad => {
-                let mut rest = Vec::new();
-                let (mut from, mut after) = (offset, sequence - 1);
-                while let Some((offset, written)) = find_next(bytes, from, after) {
-                    (from, after) = (offset + written.length, written.sequence);
-                    rest.push((place(header.segment, offset, written.length), written));
-                }
+            Parsed::Record(_) | Parsed::DamagedValue(_) | Parsed::Bad => {
+                // Each position takes a record, and each record takes bytes.
+                let most =
+                    |at: usize| sequence + (at - offset) as u64 / u64::from(record::MIN_LENGTH);
+                let from = (offset, sequence);
+                let rest = search(header.format(), header.segment, bytes, from, most);
                 break Ending::Bad { sequence, rest };
             }
         }
     };
     Scan { records, end: offset as u32, ending }
+}
+
+/// What is true from this offset on. Positions ascend, from `least` on; `most` says how far they can have got at an offset.
+pub(super) fn search(
+    format: RecordFormat,
+    segment: u32,
+    bytes: &Bytes,
+    (mut offset, mut least): (usize, u64),
+    most: impl Fn(usize) -> u64,
+) -> Rest {
+    let mut rest = Rest::default();
+    loop {
+        let can_be = |at: usize, sequence: u64| (least..=most(at)).contains(&sequence);
+        match format.find_next(bytes, offset, can_be) {
+            Some((at, Parsed::Record(written))) => {
+                (offset, least) = (at + written.length, written.sequence + 1);
+                rest.records.push((place(segment, at, written.length), written));
+            }
+            Some((at, Parsed::DamagedValue(head))) => {
+                // A true head: what it says of its length holds.
+                (offset, least) = (at + head.length, head.sequence + 1);
+                rest.heads.push((place(segment, at, head.length), head));
+            }
+            Some((_, Parsed::End | Parsed::Bad)) | None => return rest,
+        }
+    }
 }
 
 fn place(segment: u32, offset: usize, length: usize) -> Place {
@@ -140,23 +250,51 @@ fn place(segment: u32, offset: usize, length: usize) -> Place {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_header_comes_back_and_every_flipped_bit_is_noticed() {
-        let header = Header {
+    fn header() -> Header {
+        Header {
             cluster: 1,
             server: ServerId(2),
             segment: 3,
             first: 4,
             previous: 5,
             previous_length: 6,
-        };
-        let bytes = header.encode();
-        assert_eq!(Header::parse(&bytes), Some(header));
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::parse(&flipped), None, "bit {bit}");
+            salt: 7,
+            previous_salt: 8,
         }
-        assert_eq!(Header::parse(&bytes[..HEADER - 1]), None);
+    }
+
+    /// What release 0.1 wrote.
+    fn encoded_one(header: &Header) -> Vec<u8> {
+        let mut bytes = header.encode();
+        bytes[7] = FORMAT_ONE;
+        bytes.truncate(HEADER_ONE);
+        let crc = crc32c::crc32c(&bytes[..HEADER_ONE - CRC]);
+        BigEndian::write_u32(&mut bytes[HEADER_ONE - CRC..], crc);
+        bytes
+    }
+
+    #[test]
+    fn a_header_comes_back_and_every_flipped_bit_is_noticed() {
+        let one = Header { salt: 0, previous_salt: 0, ..header() };
+        for (header, bytes) in [(header(), header().encode()), (one, encoded_one(&header()))] {
+            assert_eq!(header.length(), bytes.len());
+            assert_eq!(Header::parse(&bytes), Some(header));
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Header::parse(&flipped), None, "bit {bit}");
+            }
+            assert_eq!(Header::parse(&bytes[..bytes.len() - 1]), None);
+        }
+    }
+
+    #[test]
+    fn salts_differ_and_none_stands_for_none() {
+        let mut salts = Salts::new(0, None);
+        let mut drawn: Vec<_> = (0..1000).map(|_| salts.next()).collect();
+        assert!(!drawn.contains(&0) && !drawn.contains(&record::UNSALTED));
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), 1000);
     }
 }

@@ -4,7 +4,7 @@
 //! are still on their way. A cell on its way is a slice of the message it came in; the keydir makes its copy when the
 //! cell is shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::compaction::Compaction;
@@ -110,6 +110,10 @@ pub struct Recovered {
     pub active: u32,
     /// Bytes of each sealed segment, by number.
     pub segments: Vec<(u32, u32)>,
+    /// Those among them that are of format 1, of release 0.1: they are rewritten one after the other.
+    pub old: BTreeSet<u32>,
+    /// Cells of which a head alone was found in damaged segments, so that key and version are known; nothing as new is held.
+    pub lost: Vec<(Key, Version)>,
 }
 
 /// One log on the protocol's thread; it decides what is appended, what stays in memory and what is compacted.
@@ -131,6 +135,8 @@ pub struct Store {
     pub(super) compaction: Compaction,
     /// Something has died, or a segment was sealed, since the last look for work.
     pub(super) may_compact: bool,
+    /// Bytes of records taken in since a segment of format 1 was last rewritten.
+    pub(super) taken_in: u64,
     compactions: u64,
     syncs: u64,
 }
@@ -157,13 +163,16 @@ pub(super) enum Purpose {
 pub(super) struct Segment {
     pub(super) size: u32,
     pub(super) live: u32,
+    /// Of format 1.
+    pub(super) old: bool,
 }
 
 impl Store {
     /// A store over what recovery found. Values come into memory as they are used.
     pub fn new(log: Log, options: StoreOptions, recovered: Recovered) -> Store {
-        let Recovered { keydir, position, active, segments } = recovered;
-        let segment = |(number, size)| (number, Segment { size, live: 0 });
+        let Recovered { keydir, position, active, segments, old, .. } = recovered;
+        let segment =
+            |(number, size)| (number, Segment { size, live: 0, old: old.contains(&number) });
         let mut segments: BTreeMap<_, _> = segments.into_iter().map(segment).collect();
         for held in keydir.iter() {
             debug_assert!(!held.version().is_zero());
@@ -185,6 +194,7 @@ impl Store {
             position,
             compaction: Compaction::Idle,
             may_compact: true,
+            taken_in: 0,
             compactions: 0,
             syncs: 0,
         }
@@ -371,6 +381,7 @@ impl Store {
                     self.newest.remove(&key);
                 }
                 let Ok(place) = result else { return Some(News::Rejected { ticket, key }) };
+                self.taken_in = self.taken_in.saturating_add(place.length.into());
                 let (before, now) = self.publish(&key, &cell, place);
                 self.resume(commands);
                 Some(News::Published { ticket, key, before, now })

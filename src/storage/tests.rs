@@ -1,7 +1,9 @@
 //! The storage as a whole, on a medium that keeps synced and written bytes apart: what was acknowledged is there, what was
 //! not may be, and nothing else; torn and damaged are told apart.
 
+mod forged;
 mod images;
+mod release;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -27,6 +29,7 @@ fn options() -> EngineOptions {
         cluster: "test".to_owned(),
         server: ServerId(1),
         fresh_folder: FolderId(7),
+        salt_seed: 1,
         segment_bytes: 400,
         sync: SyncPolicy::Always,
         flaw: None,
@@ -64,7 +67,11 @@ struct Folder {
 
 impl Folder {
     fn open(disk: MemoryDisk) -> Result<Folder, OpenError> {
-        let (engine, opened) = Engine::open(disk, options())?;
+        Folder::open_with(disk, None)
+    }
+
+    fn open_with(disk: MemoryDisk, flaw: Option<StorageFlaw>) -> Result<Folder, OpenError> {
+        let (engine, opened) = Engine::open(disk, EngineOptions { flaw, ..options() })?;
         Ok(Folder {
             engine,
             cells: Store::new(Log::Cells, store_options(), opened.cells),

@@ -59,6 +59,8 @@ impl World {
             cluster: "simulated".to_owned(),
             server: id,
             fresh_folder: FolderId(random),
+            // Not what goes to the node, where it may be seen.
+            salt_seed: random.rotate_left(32) ^ life,
             segment_bytes: 1_500,
             sync: SyncPolicy::Always,
             flaw: storage,

@@ -150,7 +150,7 @@ fn a_bit_that_turns_in_an_image_is_reported_or_harmless() {
     let random = &mut Random(11);
     let (mut reported, mut harmless) = (0, 0);
     for stop in 60..200 {
-        let (disk, model, _) = stopped_before(stop);
+        let (disk, mut model, _) = stopped_before(stop);
         let mut images = Vec::new();
         let mut count = 0u64;
         disk.survivors(|image| {
@@ -163,7 +163,9 @@ fn a_bit_that_turns_in_an_image_is_reported_or_harmless() {
             // What follows makes everything before it known to have been synced.
             let mut folder = check(image, &model, stop);
             for time in 100..102 {
-                folder.put(&key(90), &cell(time, false));
+                let cell = cell(time, false);
+                folder.put(&key(90), &cell);
+                model.sent.entry(key(90)).or_default().insert(cell.version, cell);
                 folder.settle();
             }
             let before = folder.contents();
