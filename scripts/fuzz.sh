@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(frames messages log key_file console records)
+[ ${#targets[@]} -gt 0 ] || targets=(frames messages log key_file console records forged)
 command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --quiet
 
 # libFuzzer's instrumentation is an unstable flag of a compiler that has it all the same.

@@ -7,8 +7,8 @@ use byteorder::{BigEndian, ByteOrder};
 
 use crate::model::{Cell, Content, FolderId, Incarnation, Key, ServerId, Version};
 use crate::storage::{
-    Disk, Engine, EngineOptions, Log, MemoryDisk, Opened, Store, StoreOptions, SyncPolicy, look,
-    look_at,
+    Disk, Engine, EngineOptions, Log, MemoryDisk, Opened, Store, StoreOptions, SyncPolicy, forgery,
+    look, look_at,
 };
 
 const SEGMENT: &str = "cells/0000000001.log";
@@ -244,4 +244,50 @@ pub(super) fn key_file_seeds() -> Vec<Vec<u8>> {
         }
     }
     seeds
+}
+
+/// Whatever a client stores, and whatever a power cut leaves of its write: nothing is found that was never put, and torn is no
+/// damage. The first bytes choose what is left, the rest is the value.
+pub(super) fn forged(data: &[u8]) {
+    let Some((chance, value)) = data.split_first_chunk() else { return };
+    let Ok((mut engine, opened)) = Engine::open(MemoryDisk::new(), options()) else { return };
+    let mut store = store(&opened);
+    let acknowledged = cell(1);
+    put(&mut engine, &mut store, std::slice::from_ref(&acknowledged));
+    let torn = (Key::bound("torn"), Content::Value(value.to_vec().into()));
+    let version = Version { time: 2, ..acknowledged.1.version };
+    let mut commands = Vec::new();
+    store.put(&torn.0, &Cell { version, content: torn.1.clone() }, &mut commands);
+    // Space is taken, the record is written, and then no sync.
+    engine.disk_mut().cut_power_after(2);
+    engine.execute(commands, &mut Vec::new());
+    let mut disk = engine.into_disk();
+    let mut chance = u64::from(u32::from_be_bytes(*chance));
+    disk.crash(|bound| {
+        chance = chance.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (chance >> 33) % bound
+    });
+    let (engine, opened) = reopen(disk);
+    assert_eq!(opened.damaged, Vec::<String>::new());
+    assert!(opened.cells.position <= 2);
+    let disk = engine.into_disk();
+    let held = opened.cells.keydir.iter();
+    let held: BTreeMap<_, _> =
+        held.map(|held| (held.to_key(), look_at(&disk, Log::Cells, held.place()).ok())).collect();
+    assert_eq!(held.get(&acknowledged.0), Some(&Some(acknowledged.1.content)));
+    let torn_is_there = held.get(&torn.0).is_none_or(|content| *content == Some(torn.1));
+    assert!(torn_is_there && held.keys().all(|key| *key == acknowledged.0 || *key == torn.0));
+}
+
+/// Values that hold records and logs, torn in some ways.
+pub(super) fn forged_seeds() -> Vec<Vec<u8>> {
+    let key = Key::bound("forged");
+    let log = read(&worked(9), SEGMENT);
+    let records = (2..9).map(|sequence| forgery(&key, sequence, (sequence > 6).then_some(1)));
+    let values = [records.collect::<Vec<_>>().concat(), log];
+    let seed = |(chance, value): (u32, &Vec<u8>)| {
+        [&chance.to_be_bytes(), &[b'p'; 600][..], value, &[b'p'; 600]].concat()
+    };
+    let values = values.iter().flat_map(|value| (0..20).map(move |chance| (chance, value)));
+    values.map(seed).collect()
 }

@@ -10,6 +10,7 @@ use crate::model::{
     ClientRequest, ClientResponse, Content, Failure, Key, Level, PreparedPut, ServerId, Version,
 };
 use crate::ring::Partitioner;
+use crate::storage::forgery;
 
 /// How often a client sends an unknown write again under its ticket.
 const MAX_RETRIES: u32 = 3;
@@ -388,10 +389,23 @@ impl Workload {
     }
 }
 
-/// The content that stands for a value: its number, and something to fill a segment.
-fn content(value: Value) -> Content {
+/// Bytes before the records in a hostile value: more than what reaches a disk as a whole or not at all, so that a torn write
+/// can leave them without the head of the record that they are in.
+const PADDING: usize = 520;
+
+/// The content that stands for a value: its number, and something to fill a segment; now and then records such as a segment
+/// holds, at positions that its log may have got to, under salts that it may have.
+fn content(key: &Key, value: Value) -> Content {
     match value {
         0 => Content::Tombstone,
+        value if value % 8 == 3 => {
+            let mut bytes = format!("{value}:{}", "x".repeat(PADDING)).into_bytes();
+            for number in 0..8 {
+                let salt = (number % 4 == 3).then_some(number.into());
+                bytes.extend(forgery(key, u64::from(value + number * 10), salt));
+            }
+            Content::Value(bytes.into())
+        }
         value => Content::Value(format!("{value}:{}", "x".repeat(40 + value as usize % 60)).into()),
     }
 }
@@ -415,6 +429,6 @@ fn put(
     ticket: Option<Version>,
     after: Option<Version>,
 ) -> ClientRequest {
-    let content = content(value);
+    let content = content(key, value);
     ClientRequest::Put(PreparedPut { key: key.clone(), content, level, timeout, ticket, after })
 }

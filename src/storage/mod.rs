@@ -53,7 +53,7 @@ mod tests;
 pub use command::{AppendError, Command, Completion, LoadError, Log, Place, Record, Ticket};
 pub use disk::Disk;
 pub use engine::{Engine, EngineOptions, OpenError, SyncPolicy};
-pub(crate) use flaw::StorageFlaw;
+pub(crate) use flaw::{StorageFlaw, forgery};
 pub use identity::{Identity, IdentityError};
 pub use keydir::{Held, Holding, Keydir, Put};
 pub use memory::MemoryDisk;

@@ -110,7 +110,7 @@ macro_rules! targets {
     };
 }
 
-targets! { frames messages log key_file console records }
+targets! { frames messages log key_file console records forged }
 
 /// Where coverage-guided fuzzing begins if there is no corpus: `cargo test --test fuzz -- --ignored write_seeds`.
 #[test]

@@ -84,7 +84,8 @@ impl World {
             if self.flipped.contains(&id) {
                 self.summary.damage_found += 1;
             } else {
-                let what = format!("server {id} takes a crash for damage: {:?}", opened.damaged);
+                let what =
+                    format!("recovery: server {id} takes a crash for damage: {:?}", opened.damaged);
                 self.broken.push(what);
             }
         }

@@ -1,25 +1,7 @@
 //! Clients choose what is in a value, and recovery looks for records inside values, too: whatever they choose, and wherever a
 //! write is torn, nothing is found that was never appended.
 
-use super::super::record::{self, Seed, UNSALTED};
 use super::*;
-
-/// What nobody has written: at the end of the numbers, so that a clock which believes it stands still for ever.
-fn forged() -> Record {
-    let version = Version { time: i64::MAX, ..version(0) };
-    Record::Put { key: Key::bound("forged"), cell: Cell { version, ..cell(1, false) } }
-}
-
-/// Its bytes, as anyone can make them who has read this code: under no salt, and under one of the client's own.
-fn forgeries(offset: u32, sequence: u64) -> Vec<Vec<u8>> {
-    let seeds = [Seed::new(UNSALTED, 0), Seed::new(0x1234_5678, 1), Seed::new(0, 1)];
-    let encode = |seed| {
-        let mut out = Vec::new();
-        record::encode(seed, offset, &forged(), (sequence, sequence - 1), &mut out);
-        out
-    };
-    seeds.into_iter().map(encode).collect()
-}
 
 /// Values that hold records, with something before and behind them, so that a torn write cuts between.
 fn hostile_values(log: &[u8]) -> Vec<Vec<u8>> {
@@ -27,7 +9,8 @@ fn hostile_values(log: &[u8]) -> Vec<Vec<u8>> {
     let padding = vec![b'p'; 1_200];
     let mut values = Vec::new();
     for sequence in [2, 3, 4, 1 << 40] {
-        for forgery in forgeries(900, sequence) {
+        for salt in [None, Some(0x1234_5678), Some(0)] {
+            let forgery = forgery(&Key::bound("forged"), sequence, salt);
             values.push([&padding[..], &forgery, &padding].concat());
         }
     }
