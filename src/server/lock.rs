@@ -48,7 +48,7 @@ impl FolderLock {
     /// Makes the folder if it is not there, for its owner alone, and locks it. Never waits.
     pub(crate) fn take(folder: &Path) -> Result<FolderLock, LockError> {
         let failed = |source| LockError::Folder { folder: folder.to_owned(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        make(folder, &mut |changed| File::open(changed)?.sync_all()).map_err(failed)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -78,6 +78,28 @@ impl FolderLock {
     }
 }
 
+/// Makes the folder, and those above it that are not there, for their owner alone. `sync` makes the entries of a folder durable:
+/// it is called for each in which one was made, from the top down, so that what is synced inside can be found after a power cut.
+fn make(folder: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let above = folder.parent().map(|above| match above.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => above,
+    });
+    if folder.is_dir() {
+        // Who made it may have died before its sync. A folder above that is not ours to open was made by others.
+        let _ = above.map(sync);
+        return Ok(());
+    }
+    if let Some(above) = above {
+        make(above, sync)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        other => other?,
+    }
+    above.map_or(Ok(()), sync)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -96,6 +118,29 @@ mod tests {
         }
         drop(held);
         FolderLock::take(&folder).unwrap();
+    }
+
+    #[test]
+    fn every_folder_that_gets_an_entry_is_synced_from_the_top_down() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path();
+        let made = |folder: &str| {
+            let mut synced = Vec::new();
+            let mut sync = |changed: &Path| {
+                synced.push(changed.strip_prefix(top).unwrap_or(Path::new("outside")).to_owned());
+                Ok(())
+            };
+            make(&top.join(folder), &mut sync).unwrap();
+            assert!(top.join(folder).is_dir());
+            synced
+        };
+        // Of the folder that was there the one above is synced, too.
+        assert_eq!(made("a/b/c"), ["outside", "", "a", "a/b"].map(PathBuf::from));
+        assert_eq!(made("a/b/d"), ["a", "a/b"].map(PathBuf::from));
+        assert_eq!(made("a/b/d"), ["a/b"].map(PathBuf::from));
+        let refuse = &mut |_: &Path| Err(io::Error::other("no sync"));
+        assert!(make(&top.join("e"), refuse).is_err(), "a new folder that may vanish");
+        assert!(make(&top.join("a"), refuse).is_ok());
     }
 
     #[test]
