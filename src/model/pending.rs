@@ -83,6 +83,7 @@ impl<T> Pending<T> {
     pub fn remove(&mut self, number: u64) -> Option<T> {
         let Some(place) = number.checked_sub(self.first) else { return self.old.remove(&number) };
         let value = self.recent.get_mut(usize::try_from(place).ok()?)?.take()?;
+        debug_assert!(self.waiting > 0, "what waits was not counted");
         self.waiting -= 1;
         self.trim();
         Some(value)

@@ -279,6 +279,7 @@ impl Replica {
 
     fn end_load(&mut self, ticket: Ticket) -> Option<Load> {
         let (load, bytes) = self.loads.remove(&ticket)?;
+        debug_assert!(self.loading >= bytes, "more was loaded than was ordered");
         self.loading -= bytes;
         Some(load)
     }
@@ -495,6 +496,7 @@ impl Digest {
     }
 
     fn remove(&mut self, key: &[u8], version: Version) {
+        debug_assert!(self.count > 0, "a key that was not counted");
         self.count -= 1;
         self.hash ^= hash(key, version);
     }

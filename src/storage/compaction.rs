@@ -128,6 +128,7 @@ impl Store {
     /// One record of the chunk is durable elsewhere, or could not be written.
     pub(super) fn moved(&mut self, well: bool, commands: &mut Vec<Command>) {
         if let Compaction::Moving { open, failed, .. } = &mut self.compaction {
+            debug_assert!(*open > 0, "more was moved than was on its way");
             *open -= 1;
             *failed |= !well;
             if *open == 0 {

@@ -456,6 +456,8 @@ impl Writer {
     fn append(&mut self, ticket: Ticket, record: Record) {
         let offset = self.length + self.buffer.len() as u32;
         let sequence = self.next + self.batch.len() as u64;
+        debug_assert!(offset >= self.length, "a segment is longer than its numbers");
+        debug_assert!(self.synced < self.next, "synced before it was written");
         let positions = (sequence, self.synced);
         let (length, value_crc) =
             record::encode(self.seed, offset, &record, positions, &mut self.buffer);

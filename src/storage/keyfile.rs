@@ -179,6 +179,7 @@ impl KeyFile {
         let count = input.read_u32::<BigEndian>()?;
         // No more entries than bytes: nothing is reserved on a number's word alone.
         let mut entries = Vec::with_capacity((count as usize).min(bytes.len() / 31));
+        let mut before = HEADER_ONE as u32;
         for _ in 0..count {
             let offset = input.read_u32::<BigEndian>()?;
             let record_length = input.read_u32::<BigEndian>()?;
@@ -200,10 +201,12 @@ impl KeyFile {
             let (key, rest) = input.split_at(key_length);
             let key = Key::bound(bytes.slice_ref(key));
             input = rest;
+            // Records follow each other: together they are no longer than the segment.
             let end = offset.checked_add(record_length).filter(|end| *end <= length);
-            if end.is_none() || record_length < MIN_LENGTH || (offset as usize) < HEADER_ONE {
+            let Some(end) = end.filter(|_| offset >= before && record_length >= MIN_LENGTH) else {
                 return Ok(None);
-            }
+            };
+            before = end;
             if kind != EntryKind::Erase && version.is_zero() {
                 return Ok(None);
             }
@@ -221,17 +224,17 @@ mod tests {
 
     #[test]
     fn a_key_file_comes_back_and_every_flipped_bit_is_noticed() {
-        let entry = |key: &'static str, kind| KeyEntry {
+        let entry = |key: &'static str, kind, offset| KeyEntry {
             key: Key::bound(key),
             version: Version { time: 7, ..Version::ZERO },
             kind,
-            place: Place { segment: 3, offset: 42, length: 50 },
+            place: Place { segment: 3, offset, length: 50 },
             value_crc: Some(0x0102_0304),
         };
         let entries = vec![
-            entry("a", EntryKind::Value),
-            entry("", EntryKind::Tombstone),
-            entry("long key", EntryKind::Erase),
+            entry("a", EntryKind::Value, 42),
+            entry("", EntryKind::Tombstone, 92),
+            entry("long key", EntryKind::Erase, 150),
         ];
         let mut writer = KeyFileWriter::new();
         entries.iter().for_each(|entry| writer.push(entry));

@@ -181,6 +181,7 @@ impl Store {
             segment.live += place.length;
             segment.size = segment.size.max(place.offset + place.length);
         }
+        debug_assert!(segments.values().all(|segment| segment.live <= segment.size));
         Store {
             log,
             options,
@@ -410,7 +411,7 @@ impl Store {
             }
             Put::First => Version::ZERO,
         };
-        self.segments.entry(place.segment).or_default().live += place.length;
+        self.revive(place);
         self.keydir.make_room(self.options.memory);
         (before, cell.version)
     }
@@ -425,13 +426,21 @@ impl Store {
     fn relocate(&mut self, key: &Key, from: Place, to: Place) {
         if self.keydir.relocate(key.as_bytes(), from, to) {
             self.bury(from);
-            self.segments.entry(to.segment).or_default().live += to.length;
+            self.revive(to);
         }
+    }
+
+    /// A record is alive: the newest of its key, at its last place.
+    fn revive(&mut self, place: Place) {
+        let segment = self.segments.entry(place.segment).or_default();
+        segment.live += place.length;
+        debug_assert!(segment.live <= segment.size, "more is alive than was written");
     }
 
     /// A record is dead: something newer of its key is durable, or the same elsewhere.
     fn bury(&mut self, place: Place) {
         if let Some(segment) = self.segments.get_mut(&place.segment) {
+            debug_assert!(segment.live >= place.length, "it was not alive: {place:?}");
             segment.live -= place.length;
         }
     }

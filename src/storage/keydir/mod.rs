@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use self::entry::{Entry, State};
 pub use self::entry::{Held, Holding};
-use self::sorted::{Keyed, Sorted, common};
+use self::sorted::{FULL, Keyed, Sorted, common};
 use super::Place;
 use crate::model::Version;
 
@@ -178,6 +178,7 @@ impl Keydir {
             if version < of {
                 return Put::Overtaken { by: of };
             }
+            debug_assert!(self.memory >= entry.memory(), "more than all takes memory");
             self.tombstones -= usize::from(entry.state == State::Tombstone);
             self.memory -= entry.memory();
             leaf.cached -= u32::from(entry.state == State::Cached);
@@ -185,6 +186,7 @@ impl Keydir {
             self.tombstones += usize::from(entry.state == State::Tombstone);
             self.memory += entry.memory();
             leaf.cached += u32::from(entry.state == State::Cached);
+            debug_assert!(self.tombstones <= self.keys && leaf.cached as usize <= FULL);
             return Put::Instead { of, at };
         }
         let entry = Entry::new(key, version, place, holding);
@@ -208,6 +210,7 @@ impl Keydir {
         let leaves = &mut self.branches.items_mut()[branch].node;
         let leaf = &mut leaves.items_mut()[at].node;
         let entry = leaf.entries.remove(leaf.entries.find(key)?);
+        debug_assert!(self.keys > 0 && self.memory >= entry.memory(), "it was not counted");
         leaf.cached -= u32::from(entry.state == State::Cached);
         self.keys -= 1;
         self.tombstones -= usize::from(entry.state == State::Tombstone);
@@ -328,6 +331,7 @@ impl Leaf {
         let fence = first[..=common(last, first)].into();
         let is_cached = |entry: &&Entry| entry.state == State::Cached;
         let cached = second.items().iter().filter(is_cached).count() as u32;
+        debug_assert!(self.cached >= cached, "more than all are in memory");
         self.cached -= cached;
         Some(Child { fence, node: Leaf { entries: second, cached } })
     }
