@@ -213,7 +213,8 @@ impl<D: Disk> Engine<D> {
             }
         };
         let owner = Owner::new(&options.cluster, options.server);
-        if is_new {
+        if is_new || !is_as_written_now(&disk, &identity) {
+            // Before there is a segment that a former release cannot read.
             save_identity(&mut disk, &identity)
                 .map_err(|broken| OpenError::Io { file: broken.file, error: broken.error })?;
         }
@@ -674,6 +675,12 @@ pub(super) fn find_identity<D: Disk>(disk: &D) -> Result<Option<Identity>, OpenE
     };
     let bytes = disk.read(IDENTITY, 0, length as usize).map_err(io)?;
     Identity::parse(&bytes).map(Some).map_err(|source| OpenError::Identity { source })
+}
+
+/// Whether the identity's file is as this release writes it.
+fn is_as_written_now<D: Disk>(disk: &D, identity: &Identity) -> bool {
+    let bytes = identity.encode();
+    disk.read(IDENTITY, 0, bytes.len() + 1).is_ok_and(|found| found == bytes)
 }
 
 fn save_identity<D: Disk>(disk: &mut D, identity: &Identity) -> Result<(), Broken> {

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{FolderId, Incarnation, Remembered, ServerId};
 
-/// Version of the file's form.
-const FORMAT: u32 = 1;
+/// Version of the file's form. Format 1, of release 0.1, is the same; with the number a folder whose segments have format 2 is
+/// refused by that release, which would take them for damaged.
+const FORMAT: u32 = 2;
 
 /// Kept in `identity.json`, replaced as a whole, always synced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,7 +102,7 @@ impl Identity {
     /// From the bytes of its file.
     pub(super) fn parse(bytes: &[u8]) -> Result<Identity, IdentityError> {
         let File { format, checksum: found, identity } = serde_json::from_slice(bytes)?;
-        if format != FORMAT {
+        if !(1..=FORMAT).contains(&format) {
             return Err(IdentityError::Format { found: format });
         }
         if checksum(&identity) != found {
@@ -195,5 +196,12 @@ mod tests {
             String::from_utf8(bytes).unwrap().replace("\"voting\": true", "\"voting\": false");
         assert!(matches!(Identity::parse(changed.as_bytes()), Err(IdentityError::Checksum)));
         assert!(matches!(Identity::parse(b"{"), Err(IdentityError::Form(_))));
+        let text = String::from_utf8(identity.encode()).unwrap();
+        let of = |format| text.replace("\"format\": 2", &format!("\"format\": {format}"));
+        assert_eq!(Identity::parse(of(1).as_bytes()).unwrap(), identity);
+        for format in [0, 3] {
+            let refused = Identity::parse(of(format).as_bytes());
+            assert!(matches!(refused, Err(IdentityError::Format { .. })), "{format}");
+        }
     }
 }

@@ -119,6 +119,9 @@ fn a_folder_of_release_0_1_opens_to_what_it_holds() {
         assert_eq!(found.cells.keydir.len(), cells_put().len());
         let mut folder = Folder::open(disk).unwrap();
         assert_eq!(folder.damaged, Vec::<String>::new());
+        // Release 0.1 would take the new segments for damaged: it refuses this number.
+        let identity = folder.engine.disk_mut().read("identity.json", 0, usize::MAX).unwrap();
+        assert!(String::from_utf8(identity).unwrap().contains("\"format\": 2"));
         assert_eq!(folder.contents(), cells_put());
         assert_eq!(hints(&folder), hints_left());
         // And what is read back is what was put, through the engine too.
