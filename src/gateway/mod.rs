@@ -10,16 +10,18 @@
 //! | `/set`, `/fetch`, `/query` | the REST proxy store's: items of an encoding and data | `pairs` |
 //! | `/kvs…` | the causal store's: form fields and causal payloads | `causal` |
 //!
-//! Bounds: connections, time for a request's head and body, bytes of bodies in hand over all connections, items of
-//! a batch. Past one of them: a clear answer, or the end of the connection.
+//! Bounds: connections, time for a request's head and body, items of a list, and bytes in hand over all connections, of
+//! bodies as of answers that have not left (`budget`). Past one of them: a clear answer, or the end of the connection.
 //!
 //! # What is left out
 //!
 //! TLS, authentication, and conditional writes (refused in words, not ignored).
 
 mod body;
+mod budget;
 mod causal;
 mod pairs;
+mod pieces;
 mod problem;
 mod serve;
 mod stream;
@@ -31,21 +33,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Semaphore;
 
+use self::budget::Budget;
 use self::problem::Problem;
-use crate::client::{Client, Options, Routing, Safety};
-use crate::model::ServerId;
+use crate::client::{Answered, Client, Options, Routing, Safety};
+use crate::model::{
+    Cell, ClientRequest, ClientResponse, Content, Key, Level, Reached, ServerId, Version,
+};
 
 pub use serve::{Door, DoorError};
 
 /// For a call that does not say how long it may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Bytes of bodies in hand at most, over all connections.
-const BYTE_BUDGET: usize = 256 << 20;
 
 /// What the door needs to know.
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ struct Shared {
     /// Goes to the door's own server, which knows who is within reach.
     near: Client,
     settings: Settings,
-    bytes: Arc<Semaphore>,
+    budget: Budget,
 }
 
 type State = axum::extract::State<Arc<Shared>>;
@@ -98,7 +100,39 @@ impl Shared {
         };
         let near = client(Routing::Sticky);
         let client = client(Routing::Replica { prefer: Some(own) });
-        Arc::new(Shared { client, near, settings, bytes: Arc::new(Semaphore::new(BYTE_BUDGET)) })
+        Arc::new(Shared { client, near, settings, budget: Budget::new() })
+    }
+}
+
+/// The answer to a read of one key.
+#[derive(Debug)]
+struct Got {
+    server: Option<ServerId>,
+    /// Of one at AVAILABLE.
+    reached: Option<Reached>,
+    found: Option<(Version, Bytes)>,
+}
+
+impl Shared {
+    /// What there is of a key; the value, if any, holds its share of the budget.
+    async fn value(
+        &self,
+        key: Key,
+        level: Level,
+        timeout: Option<Duration>,
+    ) -> Result<Got, Problem> {
+        let request = ClientRequest::Get { key, level, timeout };
+        let Answered { server, response } =
+            self.client.read(request).await.map_err(|error| Problem::of_read(&error))?;
+        let ClientResponse::Get { cell, reached } = response else { return Err(v1::unexpected()) };
+        let Some(Cell { version, content: Content::Value(value) }) = cell else {
+            return Ok(Got { server, reached, found: None });
+        };
+        let share = self.budget.value(value.len()).ok_or_else(|| {
+            Problem::busy("too many answers at a time wait for their readers".to_owned())
+        })?;
+        let found = Some((version, budget::bind(value, share)));
+        Ok(Got { server, reached, found })
     }
 }
 

@@ -14,6 +14,8 @@
 //! Writes and reads are at QUORUM. A pair that makes no sense is listed among the failed ones; if none makes sense,
 //! the request is refused.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -23,19 +25,26 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{post, put};
 use futures_util::{StreamExt, stream};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 
+use super::body::{List, Whole};
+use super::budget::Share;
+use super::pieces::Pieces;
 use super::problem::Problem;
 use super::{Route, Shared, State, body};
 use crate::client::Scanner;
-use crate::model::{ClientRequest, ClientResponse, Content, Key, Level, PreparedPut};
+use crate::model::{Content, Key, Level, PreparedPut, ScanEntry};
 
 /// Longest body, in bytes.
-const MAX_BODY: usize = 64 << 20;
+const MAX_BODY: usize = 32 << 20;
+/// Bytes of values in one answer, each key's counted once.
+const MAX_ANSWER: usize = 32 << 20;
 /// Pairs of one request in flight.
-const WINDOW: usize = 128;
+const WINDOW: usize = 64;
 /// Items of one request that are read at a time: each may bring a value of 15 MiB.
-const READS: usize = 16;
+const READS: usize = 8;
 /// Pairs asked of the cluster at once.
 const PAGE: usize = 1_000;
 /// Before binary digits that stand for themselves. No UTF-8 text has this byte.
@@ -49,12 +58,31 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// The bytes of an item; `None`: it is none.
-fn bytes_of(item: &Value) -> Option<Vec<u8>> {
-    let object = item.as_object().filter(|object| object.len() == 2)?;
-    let data = object.get("data")?.as_str()?;
-    match object.get("encoding")?.as_str()? {
-        "string" => Some(data.as_bytes().to_vec()),
+/// An item as it is sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item<'a> {
+    #[serde(borrow)]
+    encoding: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+}
+
+/// A pair as it is sent: its items may make sense or not.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair<'a> {
+    #[serde(borrow)]
+    key: &'a RawValue,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// The bytes of an item, which is JSON; `None`: it is none.
+fn bytes_of(item: &str) -> Option<Vec<u8>> {
+    let Item { encoding, data } = serde_json::from_str(item).ok()?;
+    match &*encoding {
+        "string" => Some(data.into_owned().into_bytes()),
         "binary" if data.bytes().all(|digit| matches!(digit, b'0' | b'1')) => {
             let packed = packed(data.as_bytes()).filter(|packed| digits_of(packed).is_none());
             let natural = packed.filter(|packed| std::str::from_utf8(packed).is_err());
@@ -76,18 +104,41 @@ fn digits_of(bytes: &[u8]) -> Option<&[u8]> {
     digits.iter().all(|digit| matches!(digit, b'0' | b'1')).then_some(digits)
 }
 
-/// The item of some bytes.
-fn item_of(bytes: &[u8]) -> Value {
-    let binary = |digits: String| json!({"encoding": "binary", "data": digits});
-    match (std::str::from_utf8(bytes), digits_of(bytes)) {
-        (Ok(text), _) => json!({"encoding": "string", "data": text}),
-        (Err(_), Some(digits)) => binary(String::from_utf8_lossy(digits).into_owned()),
-        (Err(_), None) => binary(bytes.iter().map(|byte| format!("{byte:08b}")).collect()),
+/// How bytes are shown as an item; takes long to tell of long ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Text,
+    /// Digits behind their mark.
+    Marked,
+    Binary,
+}
+
+impl Shown {
+    fn of(bytes: &[u8]) -> Shown {
+        if std::str::from_utf8(bytes).is_ok() {
+            Shown::Text
+        } else if digits_of(bytes).is_some() {
+            Shown::Marked
+        } else {
+            Shown::Binary
+        }
     }
 }
 
+/// Writes the item of some bytes.
+fn put_item(pieces: &mut Pieces, bytes: &Bytes, shown: Shown) {
+    let encoding = if shown == Shown::Text { "string" } else { "binary" };
+    pieces.plain(format!("{{\"encoding\":\"{encoding}\",\"data\":\""));
+    match shown {
+        Shown::Text => pieces.escaped(bytes.clone()),
+        Shown::Marked => pieces.plain(bytes.slice(1..)),
+        Shown::Binary => pieces.digits(bytes.clone()),
+    }
+    pieces.plain(&b"\"}"[..]);
+}
+
 /// The key of an item.
-fn key_of(item: &Value) -> Option<Key> {
+fn key_of(item: &str) -> Option<Key> {
     Key::new(bytes_of(item)?).ok()
 }
 
@@ -100,24 +151,26 @@ fn of_problem(problem: &Problem) -> Response {
     refused(problem.status, &problem.detail)
 }
 
-/// The list that a body must be.
-async fn list(
-    shared: &Arc<Shared>,
-    headers: &HeaderMap,
-    content: Body,
-) -> Result<Vec<Value>, Response> {
-    let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
+/// The body, which is to be a list.
+async fn body_of(shared: &Shared, headers: &HeaderMap, content: Body) -> Result<Whole, Response> {
     if body::media_type(headers).as_deref() != Some("application/json") {
-        return Err(bad("the content type must be application/json"));
+        return Err(refused(StatusCode::BAD_REQUEST, "the content type must be application/json"));
     }
-    let body = body::read(shared, headers, content, MAX_BODY).await;
-    let body = body.map_err(|problem| of_problem(&problem))?;
-    match serde_json::from_slice(&body.bytes) {
-        Ok(Value::Array(items)) if !items.is_empty() => Ok(items),
-        Ok(Value::Array(_)) => Err(bad("the list is empty")),
-        Ok(_) => Err(bad("the body must be a list")),
-        Err(error) => Err(bad(&format!("the body is no JSON: {error}"))),
+    body::read(shared, headers, content, MAX_BODY).await.map_err(|problem| of_problem(&problem))
+}
+
+/// The list that a body is, and room for its items.
+async fn list<'a>(
+    shared: &Shared,
+    body: &'a Whole,
+) -> Result<(Vec<&'a RawValue>, Share), Response> {
+    let List(items) = body::parse::<List<&RawValue>>(&body.bytes, "the body is no JSON list")
+        .map_err(|problem| of_problem(&problem))?;
+    if items.is_empty() {
+        return Err(refused(StatusCode::BAD_REQUEST, "the list is empty"));
     }
+    let room = shared.budget.items(items.len()).await.map_err(|problem| of_problem(&problem))?;
+    Ok((items, room))
 }
 
 /// All went well, or a part of it.
@@ -129,183 +182,240 @@ const ITEM: &str = "an item is {\"encoding\": \"string\" or \"binary\", \"data\"
                     key has 1 byte to 64 KiB";
 
 /// `PUT /set`.
-async fn set(Extract(shared): State, headers: HeaderMap, content: Body) -> Response {
-    let pairs = match list(&shared, &headers, content).await {
-        Ok(pairs) => pairs,
-        Err(response) => return response,
+async fn set(
+    Extract(shared): State,
+    headers: HeaderMap,
+    content: Body,
+) -> Result<Response, Response> {
+    let body = body_of(&shared, &headers, content).await?;
+    let (items, _room) = list(&shared, &body).await?;
+    let pairs: Result<Vec<Pair<'_>>, _> =
+        items.iter().map(|item| serde_json::from_str(item.get())).collect();
+    let text = "each entry must be {\"key\": item, \"value\": item}";
+    let pairs = pairs.map_err(|_| refused(StatusCode::BAD_REQUEST, text))?;
+    // Values are decoded anew as they are sent: all of them at once would be the body once more.
+    let understood = |pair: &Pair<'_>| {
+        let key = key_of(pair.key.get())?;
+        bytes_of(pair.value.get()).map(|_| key)
     };
-    let shape = |pair: &Value| {
-        pair.as_object().is_some_and(|pair| {
-            pair.len() == 2 && pair.contains_key("key") && pair.contains_key("value")
-        })
-    };
-    if !pairs.iter().all(shape) {
-        return refused(
-            StatusCode::BAD_REQUEST,
-            "each entry must be {\"key\": item, \"value\": item}",
-        );
-    }
-    let understood = |pair: &Value| Some((key_of(&pair["key"])?, bytes_of(&pair["value"])?));
-    let writes: Vec<_> = pairs.iter().map(understood).collect();
-    if writes.iter().all(Option::is_none) {
-        return refused(StatusCode::BAD_REQUEST, ITEM);
+    let keys: Vec<Option<Key>> = pairs.iter().map(understood).collect();
+    if keys.iter().all(Option::is_none) {
+        return Err(refused(StatusCode::BAD_REQUEST, ITEM));
     }
     // Of two pairs with one key the later one counts, as if they had been carried out in turn.
-    let mut last = std::collections::BTreeMap::new();
-    for (index, (key, _)) in writes.iter().enumerate().filter_map(|(i, w)| Some((i, w.as_ref()?))) {
-        last.insert(key.clone(), index);
-    }
-    let stored: Vec<bool> = {
-        let one = |(index, write): (usize, &Option<(Key, Vec<u8>)>)| {
-            let (shared, write) = (&shared, write.clone());
-            let counts = write.as_ref().is_some_and(|(key, _)| last.get(key) == Some(&index));
-            async move {
-                let (key, value) = write?;
-                if !counts {
-                    return Some(true);
-                }
-                let content = Content::Value(value.into());
-                shared
-                    .client
-                    .write(PreparedPut::new(key, content, Level::Quorum))
-                    .await
-                    .ok()
-                    .map(|_| true)
-            }
-        };
-        stream::iter(writes.iter().enumerate().map(one))
-            .buffered(WINDOW)
-            .map(|done| done.unwrap_or(false))
-            .collect()
-            .await
-    };
-    // A pair that a later one replaced shares its fate.
-    let fate = |(index, write): (usize, &Option<(Key, Vec<u8>)>)| {
-        write
-            .as_ref()
-            .and_then(|(key, _)| last.get(key))
-            .map_or(stored[index], |last| stored[*last])
-    };
-    let stored: Vec<bool> = writes.iter().enumerate().map(fate).collect();
-    let failed: Vec<&Value> =
-        pairs.iter().zip(&stored).filter(|(_, stored)| !**stored).map(|(p, _)| &p["key"]).collect();
-    let answer = json!([{"keys_added": pairs.len() - failed.len(), "keys_failed": failed}]);
-    (partly(failed.is_empty()), Json(answer)).into_response()
-}
-
-/// What of each item is there; `Err`: nobody could tell.
-async fn values(shared: &Arc<Shared>, keys: Vec<Key>) -> Vec<Result<Option<Bytes>, ()>> {
-    let one = |key: Key| async move {
-        let request = ClientRequest::Get { key, level: Level::Quorum, timeout: None };
-        match shared.client.read(request).await.map_err(|_| ())?.response {
-            ClientResponse::Get { cell, .. } => {
-                Ok(cell.and_then(|cell| cell.content.value().cloned()))
-            }
-            _ => Err(()),
+    let last: BTreeMap<&Key, usize> =
+        keys.iter().enumerate().filter_map(|(at, key)| Some((key.as_ref()?, at))).collect();
+    let one = |(key, at): (Key, usize)| {
+        let (client, value) = (&shared.client, pairs[at].value);
+        async move {
+            let content = Content::Value(bytes_of(value.get()).unwrap_or_default().into());
+            let put = PreparedPut::new(key, content, Level::Quorum);
+            (at, client.write(put).await.is_ok())
         }
     };
-    stream::iter(keys.into_iter().map(one)).buffered(READS).collect().await
+    let writes: Vec<(Key, usize)> = last.iter().map(|(key, at)| ((*key).clone(), *at)).collect();
+    let stored: BTreeMap<usize, bool> =
+        stream::iter(writes.into_iter().map(one)).buffer_unordered(WINDOW).collect().await;
+    // A pair that a later one replaced shares its fate.
+    let is_stored = |key: &Option<Key>| {
+        let at = key.as_ref().and_then(|key| last.get(key));
+        at.and_then(|at| stored.get(at)).is_some_and(|stored| *stored)
+    };
+    let failed: Vec<&RawValue> = pairs
+        .iter()
+        .zip(&keys)
+        .filter(|(_, key)| !is_stored(key))
+        .map(|(pair, _)| pair.key)
+        .collect();
+    let (added, status) = (pairs.len() - failed.len(), partly(failed.is_empty()));
+    let failed: Vec<&str> = failed.iter().map(|key| key.get()).collect();
+    let answer = format!("[{{\"keys_added\":{added},\"keys_failed\":[{}]}}]", failed.join(","));
+    Ok((status, [(header::CONTENT_TYPE, JSON)], answer).into_response())
 }
 
-/// The items of a request, and what is there of each.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What is there of a key; `Err`: nobody could tell.
+type Found = Result<Option<(Bytes, Shown)>, ()>;
+
+/// The keys of a request, one for each item.
+fn keys_of(items: &[&RawValue]) -> Result<Vec<Key>, Response> {
+    let keys: Option<Vec<Key>> = items.iter().map(|item| key_of(item.get())).collect();
+    keys.ok_or_else(|| refused(StatusCode::BAD_REQUEST, ITEM))
+}
+
+/// What is there of each key, which is asked for once. `keep`: the values, else only whether there are any.
 async fn found(
-    shared: &Arc<Shared>,
-    headers: &HeaderMap,
-    content: Body,
-) -> Result<Vec<(Value, Result<Option<Bytes>, ()>)>, Response> {
-    let items = list(shared, headers, content).await?;
-    let keys: Option<Vec<Key>> = items.iter().map(key_of).collect();
-    let Some(keys) = keys else { return Err(refused(StatusCode::BAD_REQUEST, ITEM)) };
-    let values = values(shared, keys).await;
-    if values.iter().all(Result::is_err) {
+    shared: &Shared,
+    keys: &[Key],
+    keep: bool,
+) -> Result<BTreeMap<Key, Found>, Response> {
+    let distinct: BTreeSet<Key> = keys.iter().cloned().collect();
+    let one = |key: Key| async move {
+        let value = match shared.value(key.clone(), Level::Quorum, None).await {
+            Ok(got) => Ok(got.found.map(|(_, value)| match keep {
+                true => (value.clone(), Shown::of(&value)),
+                false => (Bytes::new(), Shown::Text),
+            })),
+            Err(_) => Err(()),
+        };
+        (key, value)
+    };
+    let mut all = BTreeMap::new();
+    let (mut bytes, mut reads) = (0, stream::iter(distinct.into_iter().map(one)).buffered(READS));
+    while let Some((key, value)) = reads.next().await {
+        bytes += value.as_ref().ok().and_then(Option::as_ref).map_or(0, |(value, _)| value.len());
+        if bytes > MAX_ANSWER {
+            let text = "the values are too long for one answer; ask for fewer keys at a time";
+            return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        all.insert(key, value);
+    }
+    if all.values().all(Result::is_err) {
         let text = "none of the keys can be read now: too few servers answer";
         return Err(refused(StatusCode::SERVICE_UNAVAILABLE, text));
     }
-    Ok(items.into_iter().zip(values).collect())
+    Ok(all)
+}
+
+/// Answers for each item with what `write` makes of what was found.
+async fn look_up(
+    shared: &Shared,
+    headers: &HeaderMap,
+    content: Body,
+    keep: bool,
+    write: fn(&mut Pieces, &Found),
+) -> Result<Response, Response> {
+    let body = body_of(shared, headers, content).await?;
+    let (items, room) = list(shared, &body).await?;
+    let keys = keys_of(&items)?;
+    let found = found(shared, &keys, keep).await?;
+    let mut pieces = Pieces::default();
+    pieces.hold(room);
+    for (at, (item, key)) in items.iter().zip(&keys).enumerate() {
+        let begin = if at == 0 { "[{\"key\":" } else { ",{\"key\":" };
+        pieces.plain(format!("{begin}{},\"value\":", item.get()));
+        write(&mut pieces, found.get(key).unwrap_or(&Err(())));
+        pieces.plain(&b"}"[..]);
+    }
+    pieces.plain(&b"]"[..]);
+    let all = found.values().all(|value| matches!(value, Ok(Some(_))));
+    pieces.hold(body.into_share());
+    Ok((partly(all), [(header::CONTENT_TYPE, JSON)], pieces.into_body()).into_response())
 }
 
 /// `POST /fetch`.
-async fn fetch(Extract(shared): State, headers: HeaderMap, content: Body) -> Response {
-    let found = match found(&shared, &headers, content).await {
-        Ok(found) => found,
-        Err(response) => return response,
+async fn fetch(
+    Extract(shared): State,
+    headers: HeaderMap,
+    content: Body,
+) -> Result<Response, Response> {
+    let write = |pieces: &mut Pieces, found: &Found| match found {
+        Ok(Some((value, shown))) => put_item(pieces, value, *shown),
+        Ok(None) | Err(()) => pieces.plain(&b"{}"[..]),
     };
-    let all = found.iter().all(|(_, value)| matches!(value, Ok(Some(_))));
-    let pair = |(item, value): &(Value, Result<Option<Bytes>, ()>)| {
-        let value = match value {
-            Ok(Some(value)) => item_of(value),
-            Ok(None) | Err(()) => json!({}),
-        };
-        json!({"key": item, "value": value})
-    };
-    (partly(all), Json(found.iter().map(pair).collect::<Vec<_>>())).into_response()
+    look_up(&shared, &headers, content, true, write).await
 }
 
 /// `POST /query`.
-async fn query(Extract(shared): State, headers: HeaderMap, content: Body) -> Response {
-    let found = match found(&shared, &headers, content).await {
-        Ok(found) => found,
-        Err(response) => return response,
+async fn query(
+    Extract(shared): State,
+    headers: HeaderMap,
+    content: Body,
+) -> Result<Response, Response> {
+    let write = |pieces: &mut Pieces, found: &Found| {
+        let there: &'static [u8] = if matches!(found, Ok(Some(_))) { b"true" } else { b"false" };
+        pieces.plain(there);
     };
-    let all = found.iter().all(|(_, value)| matches!(value, Ok(Some(_))));
-    let pair = |(item, value): &(Value, Result<Option<Bytes>, ()>)| json!({"key": item, "value": matches!(value, Ok(Some(_)))});
-    (partly(all), Json(found.iter().map(pair).collect::<Vec<_>>())).into_response()
+    look_up(&shared, &headers, content, false, write).await
+}
+
+/// The pieces of `GET /fetch`.
+struct Everything {
+    scanner: Scanner,
+    shared: Arc<Shared>,
+    /// What is leaving now.
+    pieces: Pieces,
+    /// The end has been written.
+    over: bool,
+    any: bool,
+}
+
+impl Everything {
+    /// Takes in a page.
+    fn add(&mut self, entries: Vec<ScanEntry>, share: Share) {
+        // A new one: its shares end with it.
+        self.pieces = Pieces::default();
+        self.pieces.hold(share);
+        // Empty pages occur: separators belong before all entries but the first of all.
+        for entry in entries {
+            self.pieces.plain(if self.any { &b",\n{\"key\":"[..] } else { &b"[{\"key\":"[..] });
+            self.any = true;
+            let key = Bytes::copy_from_slice(entry.key.as_bytes());
+            put_item(&mut self.pieces, &key, Shown::of(&key));
+            self.pieces.plain(&b",\"value\":"[..]);
+            put_item(&mut self.pieces, &entry.value, Shown::of(&entry.value));
+            self.pieces.plain(&b"}"[..]);
+        }
+        if self.scanner.next().is_none() {
+            self.over = true;
+            self.pieces.plain(if self.any { &b"]\n"[..] } else { &b"[]\n"[..] });
+        }
+    }
+
+    async fn page(&mut self) -> Result<(), Problem> {
+        let share = self.shared.budget.page().await?;
+        let page = self.scanner.page(PAGE).await.map_err(|error| Problem::of_read(&error))?;
+        self.add(page.unwrap_or_default(), share);
+        Ok(())
+    }
+
+    async fn chunk(&mut self) -> Option<std::io::Result<Bytes>> {
+        loop {
+            if let Some(chunk) = self.pieces.next() {
+                return Some(Ok(chunk));
+            }
+            if self.over {
+                return None;
+            }
+            if let Err(problem) = self.page().await {
+                return Some(Err(std::io::Error::other(problem.detail)));
+            }
+        }
+    }
 }
 
 /// `GET /fetch`: every pair of every server, streamed. If it cannot be finished, the connection breaks: a list that
 /// ends as if it were whole would be a lie.
 async fn fetch_all(Extract(shared): State) -> Response {
-    let mut scanner = Scanner::unordered(shared.client.clone(), Key::bound(""), Level::Quorum);
-    let first = match scanner.page(PAGE).await {
-        Ok(first) => first.unwrap_or_default(),
-        Err(error) => return of_problem(&Problem::of_read(&error)),
-    };
-    let chunks =
-        stream::unfold((scanner, Some(first), true), |(mut scanner, first, begin)| async move {
-            let page = match first {
-                Some(first) => Ok(Some(first)),
-                // The end was written with the last page.
-                None => match scanner.next() {
-                    None => return None,
-                    Some(_) => scanner.page(PAGE).await,
-                },
-            };
-            let mut out = Vec::new();
-            let mut entries = match page {
-                Ok(page) => page.unwrap_or_default(),
-                Err(error) => {
-                    let broken = std::io::Error::other(error.to_string());
-                    return Some((Err(broken), (scanner, None, false)));
-                }
-            };
-            if begin {
-                out.push(b'[');
-            }
-            // Empty pages occur: separators belong before all entries but the first of all.
-            let mut begin = begin;
-            for entry in entries.drain(..) {
-                if !begin {
-                    out.extend(b",\n");
-                }
-                begin = false;
-                let pair =
-                    json!({"key": item_of(entry.key.as_bytes()), "value": item_of(&entry.value)});
-                out.extend(pair.to_string().bytes());
-            }
-            if scanner.next().is_none() {
-                out.extend(b"]\n");
-            }
-            Some((Ok(Bytes::from(out)), (scanner, None, begin)))
-        });
-    let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], Body::from_stream(chunks)).into_response()
+    let scanner = Scanner::unordered(shared.client.clone(), Key::bound(""), Level::Quorum);
+    let pieces = Pieces::default();
+    let mut all = Everything { scanner, shared, pieces, over: false, any: false };
+    if let Err(problem) = all.page().await {
+        return of_problem(&problem);
+    }
+    let chunks = stream::unfold(all, |mut all| async move { Some((all.chunk().await?, all)) });
+    ([(header::CONTENT_TYPE, JSON)], Body::from_stream(chunks)).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use serde_json::Value;
+
     use super::*;
+
+    fn bytes_of(item: &Value) -> Option<Vec<u8>> {
+        super::bytes_of(&item.to_string())
+    }
+
+    fn item_of(bytes: &[u8]) -> Value {
+        let mut pieces = Pieces::default();
+        put_item(&mut pieces, &Bytes::copy_from_slice(bytes), Shown::of(bytes));
+        let text: Vec<u8> = std::iter::from_fn(|| pieces.next()).flatten().collect();
+        serde_json::from_slice(&text).unwrap()
+    }
 
     proptest! {
         /// What other doors have stored is shown, and found again by what was shown.
@@ -343,6 +453,6 @@ mod tests {
         ] {
             assert_eq!(bytes_of(&item), None, "{item}");
         }
-        assert_eq!(key_of(&json!({"encoding": "string", "data": ""})), None);
+        assert_eq!(key_of(&json!({"encoding": "string", "data": ""}).to_string()), None);
     }
 }

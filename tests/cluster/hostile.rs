@@ -21,6 +21,9 @@ use crate::process::{Cluster, Shape, ask, put};
 /// in hand and answers not taken, each of which has a budget (`server::budget`); and what the allocator keeps for a while.
 const BOUND_MIB: u64 = 1_400;
 
+/// What HTTP requests may make a server take, its values in memory included.
+const HTTP_BOUND_MIB: u64 = 512;
+
 /// The good client's calls all succeed, in less than this: a server that is asked for a gigabyte is busy with it for a while.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -90,6 +93,11 @@ fn memory(pid: u32, line: &str) -> u64 {
 
 /// Makes an attack on server 0 while the good client works.
 fn during(cluster: &Cluster, name: &str, attack: impl FnOnce(SocketAddr)) {
+    during_within(cluster, name, BOUND_MIB, attack);
+}
+
+/// The same, with a bound for the memory of both servers.
+fn during_within(cluster: &Cluster, name: &str, bound: u64, attack: impl FnOnce(SocketAddr)) {
     let address = |server: usize| -> SocketAddr { cluster.address(server).parse().unwrap() };
     let pids = [cluster.pid(0), cluster.pid(1)];
     for pid in pids {
@@ -129,8 +137,8 @@ fn during(cluster: &Cluster, name: &str, attack: impl FnOnce(SocketAddr)) {
         *slowest < PATIENCE + slowest_sync,
         "{name}: the good client waited {slowest:?}, for {which}; the slowest sync took {slowest_sync:?}"
     );
-    assert!(peak < BOUND_MIB, "{name}: {peak} MiB");
-    assert!(peer_peak < BOUND_MIB, "{name}: {peer_peak} MiB of a peer");
+    assert!(peak < bound, "{name}: {peak} MiB");
+    assert!(peer_peak < bound, "{name}: {peer_peak} MiB of a peer");
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -348,6 +356,113 @@ fn hostile_clients_cost_little_and_everyone_else_is_served() {
     for never in ["panicked", "good1", "big1", "flood", "vvvv"] {
         assert!(!log.contains(never), "neither panics nor keys nor values are in a log: {log}");
     }
+}
+
+/// One request over HTTP, whole; the head of its answer, and how many bytes came in all.
+fn http(door: SocketAddr, request: &[u8], patience: Duration) -> (String, usize) {
+    let mut stream = connect(door);
+    stream.set_read_timeout(Some(patience)).unwrap();
+    // A refused body is not read to its end.
+    let _ = stream.write_all(request);
+    let (mut first, mut piece, mut all) = (Vec::new(), vec![0; 1 << 16], 0);
+    while let Ok(count) = stream.read(&mut piece) {
+        if count == 0 {
+            break;
+        }
+        if first.len() < 256 {
+            first.extend_from_slice(&piece[..count.min(256)]);
+        }
+        all += count;
+    }
+    (String::from_utf8_lossy(&first).lines().next().unwrap_or_default().to_owned(), all)
+}
+
+/// A request with a body, after which the server closes.
+fn post(method: &str, path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Small writes and reads over HTTP go well meanwhile.
+fn be_good_over_http(door: SocketAddr) {
+    for number in 0..5 {
+        let path = format!("/v1/keys/good-http{number}");
+        for request in [post("PUT", &path, "value"), post("GET", &path, "")] {
+            let (line, _) = http(door, &request, PATIENCE);
+            assert!(line.contains(" 200 "), "request {number} over HTTP: '{line}'");
+        }
+    }
+}
+
+/// One short request must not take all memory, nor a few half ones keep others from writing.
+#[test]
+fn hostile_http_requests_cost_little_and_everyone_else_is_served() {
+    let cluster = Cluster::shaped(Shape {
+        flags: &["--max-connections", "600", "--memory", "64MiB"],
+        http: true,
+        ..Shape::of(3, 3)
+    });
+    let door: SocketAddr = ([127, 0, 0, 1], cluster.http[0]).into();
+    let value = "v".repeat(15 << 20);
+    for number in 0..4 {
+        cluster.put(0, &format!("big{number}"), &value, Level::All).unwrap();
+    }
+    let during = |name: &str, attack: &dyn Fn()| {
+        during_within(&cluster, name, HTTP_BOUND_MIB, |_| attack());
+        // The allocator gives back what nobody holds, in a while.
+        let rest = [0, 1, 2].map(|server| memory(cluster.pid(server), "VmRSS"));
+        println!("| {name}, afterwards | {rest:?} MiB | | | | |");
+        assert!(rest.iter().all(|rest| *rest < HTTP_BOUND_MIB), "{name}: {rest:?}");
+    };
+    let item = r#"{"encoding":"string","data":"big0"}"#;
+    let keys = format!("[{}]", vec![item; 300].join(","));
+    during("HTTP: /fetch of 300 times one key of 15 MiB, 4 at a time, not taken", &|| {
+        let held = hold(door, 4, &post("POST", "/fetch", &keys));
+        be_good_over_http(door);
+        std::thread::sleep(Duration::from_secs(2));
+        drop(held);
+    });
+    during("HTTP: /query of 300 times one key of 15 MiB", &|| {
+        let (line, bytes) = http(door, &post("POST", "/query", &keys), PATIENCE);
+        assert!(line.contains(" 200 ") && bytes < 100_000, "{line}, {bytes} bytes");
+        be_good_over_http(door);
+    });
+    during("HTTP: a batch of 10,000 times one key of 15 MiB, not taken", &|| {
+        let keys = format!("{{\"keys\":[{}]}}", vec!["\"big0\""; 10_000].join(","));
+        let held = hold(door, 4, &post("POST", "/v1/batch/get", &keys));
+        be_good_over_http(door);
+        std::thread::sleep(Duration::from_secs(2));
+        drop(held);
+    });
+    during("HTTP: 512 readers of values of 15 MiB that take nothing", &|| {
+        let held: Vec<_> = (0..512)
+            .flat_map(|number| {
+                hold(door, 1, &post("GET", &format!("/v1/keys/big{}", number % 4), ""))
+            })
+            .collect();
+        be_good_over_http(door);
+        std::thread::sleep(Duration::from_secs(2));
+        drop(held);
+    });
+    during("HTTP: 8 half bodies of 32 MiB for /set, and silence", &|| {
+        let head = "PUT /set HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                    Content-Length: 33554432\r\n\r\n[";
+        let held = hold(door, 8, head.as_bytes());
+        be_good_over_http(door);
+        let (line, _) = http(door, head.as_bytes(), 2 * PATIENCE);
+        assert!(line.contains(" 408 ") || line.contains(" 503 "), "silence is cut: '{line}'");
+        drop(held);
+    });
+    during("HTTP: lists of 8 million empty items", &|| {
+        let body = format!("[{}{{}}]", "{},".repeat(8 << 20));
+        let (line, _) = http(door, &post("PUT", "/set", &body), PATIENCE);
+        assert!(line.contains(" 413 ") || line.contains(" 400 "), "{line}");
+        be_good_over_http(door);
+    });
 }
 
 /// Processor time that a server has taken, in ticks of a hundredth of a second.

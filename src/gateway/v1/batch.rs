@@ -1,50 +1,44 @@
 //! Many keys in one request, each with a result of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::super::body::List;
+use super::super::budget::Share;
+use super::super::pieces::Pieces;
 use super::super::problem::Problem;
 use super::super::words::{self, Fields, MANNER, Manner};
-use super::super::{Shared, State, body};
+use super::super::{Got, Shared, State, body};
 use super::keys::{stored, unexpected};
 use super::ranges::put_bytes;
 use crate::client::Error;
 use crate::client::record::from_json_parts;
 use crate::client::show::{reached_json, time};
-use crate::model::{ClientRequest, ClientResponse, Content, Key, PreparedPut};
+use crate::model::{ClientResponse, Content, Key, PreparedPut, Reached, Version};
 
-/// Items of one request at most.
-pub(super) const MAX_ITEMS: usize = 10_000;
 /// Longest body, in bytes.
 const MAX_BODY: usize = 24 << 20;
 /// Writes of one request in flight; their values are in its body.
-const WRITES: usize = 128;
+const WRITES: usize = 64;
 /// Reads of one request in flight: each may bring a value of 15 MiB.
-const READS: usize = 16;
+const READS: usize = 8;
 /// Bytes of values in one answer, beyond which the rest is not read.
-const MAX_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: usize = 32 << 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Gets {
-    keys: Vec<Name>,
-}
-
-/// A key: text, or an object with the one or the other.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Name {
-    Text(String),
-    Object(KeyObject),
+    keys: List<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +51,7 @@ struct KeyObject {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Puts {
-    items: Vec<PutItem>,
+    items: List<PutItem>,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +71,7 @@ async fn asked<T: DeserializeOwned>(
     uri: &Uri,
     headers: &HeaderMap,
     content: Body,
-) -> Result<(T, Manner), Problem> {
+) -> Result<(T, Manner, Share), Problem> {
     let fields = Fields::of(uri)?;
     fields.allow(&MANNER)?;
     let manner = Manner::of(&fields, headers)?;
@@ -93,22 +87,13 @@ async fn asked<T: DeserializeOwned>(
         ));
     }
     let body = body::read(shared, headers, content, MAX_BODY).await?;
-    let parsed = serde_json::from_slice(&body.bytes)
-        .map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))?;
-    Ok((parsed, manner))
-}
-
-fn bounded(count: usize) -> Result<(), Problem> {
-    if count <= MAX_ITEMS {
-        return Ok(());
-    }
-    Err(Problem::too_long(format!("there are {count} items; send at most {MAX_ITEMS} at a time")))
+    let parsed = body::parse(&body.bytes, "the body is not as expected")?;
+    Ok((parsed, manner, body.into_share()))
 }
 
 /// 200 where all outcomes are good ones, 207 (*multi-status*) where one is not.
-fn answer(results: Vec<Value>, good: &[&str]) -> Response {
-    let is_good = |result: &Value| good.iter().any(|good| result["outcome"] == *good);
-    let all = results.iter().all(is_good);
+fn answer(results: Vec<Value>) -> Response {
+    let all = results.iter().all(|result| result["outcome"] == "stored");
     let status = if all { StatusCode::OK } else { StatusCode::MULTI_STATUS };
     (status, Json(json!({"results": results}))).into_response()
 }
@@ -126,6 +111,16 @@ fn with_problem(key: &[u8], outcome: &str, problem: &Problem) -> Value {
     Value::Object(object)
 }
 
+/// A key: text, or an object with the one or the other.
+fn key_in(name: &RawValue) -> Result<Vec<u8>, Problem> {
+    let bad = |error| Problem::invalid(format!("the body is not as expected: {error}"));
+    if name.get().starts_with('"') {
+        return serde_json::from_str(name.get()).map(String::into_bytes).map_err(bad);
+    }
+    let KeyObject { key, key_base64 } = serde_json::from_str(name.get()).map_err(bad)?;
+    part("key", key, key_base64)
+}
+
 /// `POST /v1/batch/get`.
 pub(super) async fn get(
     Extract(shared): State,
@@ -133,32 +128,74 @@ pub(super) async fn get(
     headers: HeaderMap,
     content: Body,
 ) -> Result<Response, Problem> {
-    let (Gets { keys }, manner) = asked(&shared, &uri, &headers, content).await?;
-    bounded(keys.len())?;
-    let keys = keys.into_iter().map(|name| match name {
-        Name::Text(text) => Ok(text.into_bytes()),
-        Name::Object(KeyObject { key, key_base64 }) => part("key", key, key_base64),
-    });
-    let keys = keys.collect::<Result<Vec<_>, Problem>>()?;
+    let (Gets { keys: List(names) }, manner, body) =
+        asked(&shared, &uri, &headers, content).await?;
+    let room = shared.budget.items(names.len()).await?;
+    let keys = names.iter().map(|name| key_in(name)).collect::<Result<Vec<_>, Problem>>()?;
+    drop(names);
+    // A key that is there twice is read once.
+    let mut found: BTreeMap<Vec<u8>, Result<Held, Problem>> = BTreeMap::new();
+    let distinct: BTreeSet<Vec<u8>> = keys.iter().cloned().collect();
     let one = |bytes: Vec<u8>| {
         let shared = &shared;
-        async move { get_one(shared, bytes, manner).await }
+        async move {
+            let result = get_one(shared, bytes.clone(), manner).await;
+            (bytes, result)
+        }
     };
-    let mut found = futures_util::stream::iter(keys.iter().cloned().map(one)).buffered(READS);
-    let (mut results, mut bytes) = (Vec::with_capacity(keys.len()), 0);
-    while let Some((result, length)) = found.next().await {
-        results.push(result);
-        bytes += length;
-        if bytes > MAX_ANSWER {
-            break;
+    let mut reads = futures_util::stream::iter(distinct.into_iter().map(one)).buffered(READS);
+    let mut bytes = 0;
+    while bytes <= MAX_ANSWER
+        && let Some((key, result)) = reads.next().await
+    {
+        bytes +=
+            result.as_ref().ok().and_then(|held| held.found.as_ref()).map_or(0, |(_, v)| v.len());
+        found.insert(key, result);
+    }
+    drop(reads);
+    let mut pieces = Pieces::default();
+    (pieces.hold(body), pieces.hold(room));
+    let mut all = true;
+    for (at, key) in keys.iter().enumerate() {
+        pieces.plain(if at == 0 { "{\"results\":[" } else { "," });
+        let failed = |problem: &Problem| with_problem(key, "failed", problem).to_string();
+        match found.get(key.as_slice()) {
+            Some(Ok(Held { found: Some((version, value)), is_text, reached })) => {
+                pieces.plain(&b"{"[..]);
+                pieces.member("key", Bytes::copy_from_slice(key));
+                pieces.plain(&b",\"outcome\":\"found\","[..]);
+                pieces.member_as("value", value.clone(), *is_text);
+                let time = time(version.time);
+                pieces.plain(format!(",\"version\":\"{version}\",\"time\":\"{time}\""));
+                if let Some(reached) = reached {
+                    pieces.plain(format!(",\"reached\":{}", reached_json(reached)));
+                }
+                pieces.plain("}");
+            }
+            Some(Ok(Held { found: None, reached, .. })) => {
+                let mut object = result_of(key, "not_found");
+                if let Some(reached) = reached {
+                    object.insert("reached".to_owned(), reached_json(reached));
+                }
+                pieces.plain(Value::Object(object).to_string());
+            }
+            Some(Err(problem)) => {
+                all = false;
+                pieces.plain(failed(problem));
+            }
+            None => {
+                all = false;
+                let detail = format!(
+                    "the answer has {MAX_ANSWER} bytes of values already; ask for it alone"
+                );
+                pieces.plain(failed(&Problem::too_long(detail)));
+            }
         }
     }
-    let detail =
-        || format!("the answer has {MAX_ANSWER} bytes of values already; ask for it alone");
-    for bytes in &keys[results.len()..] {
-        results.push(with_problem(bytes, "failed", &Problem::too_long(detail())));
-    }
-    Ok(answer(results, &["found", "not_found"]))
+    pieces.plain(if keys.is_empty() { "{\"results\":[]}" } else { "]}" });
+    let status = if all { StatusCode::OK } else { StatusCode::MULTI_STATUS };
+    let kind = HeaderValue::from_static("application/json");
+    Ok((status, [(header::CONTENT_TYPE, kind)], pieces.into_body()).into_response())
 }
 
 fn part(
@@ -169,38 +206,20 @@ fn part(
     from_json_parts(name, text, base64).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-/// The result of one key, and the length of its value.
-async fn get_one(shared: &Shared, bytes: Vec<u8>, manner: Manner) -> (Value, usize) {
-    let failed = |problem: Problem| (with_problem(&bytes, "failed", &problem), 0);
-    let key = match words::key(bytes.clone()) {
-        Ok(key) => key,
-        Err(problem) => return failed(problem),
-    };
+/// A value, and whether it is text, which takes long to tell of a long one.
+struct Held {
+    found: Option<(Version, Bytes)>,
+    is_text: bool,
+    reached: Option<Reached>,
+}
+
+/// What there is of one key.
+async fn get_one(shared: &Shared, bytes: Vec<u8>, manner: Manner) -> Result<Held, Problem> {
+    let key = words::key(bytes)?;
     let Manner { level, timeout, .. } = manner;
-    let answered = match shared.client.read(ClientRequest::Get { key, level, timeout }).await {
-        Ok(answered) => answered,
-        Err(error) => return failed(Problem::of_read(&error)),
-    };
-    let ClientResponse::Get { cell, reached } = answered.response else {
-        return failed(unexpected());
-    };
-    let result_of = |bytes: &[u8], outcome: &'static str| {
-        let mut object = result_of(bytes, outcome);
-        if let Some(reached) = &reached {
-            object.insert("reached".to_owned(), reached_json(reached));
-        }
-        object
-    };
-    let Some((value, version)) =
-        cell.and_then(|cell| Some((cell.content.value()?.clone(), cell.version)))
-    else {
-        return (Value::Object(result_of(&bytes, "not_found")), 0);
-    };
-    let mut object = result_of(&bytes, "found");
-    put_bytes(&mut object, "value", &value);
-    object.insert("version".to_owned(), json!(version.to_string()));
-    object.insert("time".to_owned(), json!(time(version.time)));
-    (Value::Object(object), value.len())
+    let Got { reached, found, .. } = shared.value(key, level, timeout).await?;
+    let is_text = found.as_ref().is_some_and(|(_, value)| std::str::from_utf8(value).is_ok());
+    Ok(Held { found, is_text, reached })
 }
 
 /// `POST /v1/batch/put`.
@@ -211,8 +230,8 @@ pub(super) async fn put(
     content: Body,
 ) -> Result<Response, Problem> {
     let asked = asked(&shared, &uri, &headers, content).await;
-    let (Puts { items }, manner) = asked.map_err(Problem::not_stored)?;
-    bounded(items.len()).map_err(Problem::not_stored)?;
+    let (Puts { items: List(items) }, manner, _body) = asked.map_err(Problem::not_stored)?;
+    let _room = shared.budget.items(items.len()).await.map_err(Problem::not_stored)?;
     let items = items.into_iter().map(write_of).collect::<Result<Vec<_>, Problem>>();
     let items = items.map_err(Problem::not_stored)?;
     let mut keys = BTreeSet::new();
@@ -226,7 +245,7 @@ pub(super) async fn put(
         async move { put_one(shared, key, content, manner).await }
     };
     let results = futures_util::stream::iter(items.into_iter().map(one)).buffered(WRITES);
-    Ok(answer(results.collect().await, &["stored"]))
+    Ok(answer(results.collect().await))
 }
 
 fn write_of(item: PutItem) -> Result<(Vec<u8>, Content), Problem> {

@@ -9,12 +9,11 @@ use serde_json::{Value, json};
 
 use super::super::problem::Problem;
 use super::super::words::{Fields, MANNER, Manner, key_in_path};
-use super::super::{State, body};
+use super::super::{Got, State, body};
 use crate::client::Answered;
 use crate::client::show::{reached_json, time};
 use crate::model::{
-    ClientRequest, ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, Reached, ServerId,
-    Version,
+    ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, Reached, ServerId, Version,
 };
 
 const PREFIX: &str = "/v1/keys/";
@@ -59,25 +58,21 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (key, Manner { level, timeout, .. }) = asked(&uri, &headers)?;
-    let request = ClientRequest::Get { key: key.clone(), level, timeout };
-    let Answered { server, response } =
-        shared.client.read(request).await.map_err(|error| Problem::of_read(&error))?;
-    let ClientResponse::Get { cell, reached } = response else { return Err(unexpected()) };
+    let Got { server, reached, found } = shared.value(key.clone(), level, timeout).await?;
     let missing = || {
         let missing = Problem::not_found("no-such-key", format!("there is no key '{key}'"));
         missing.with_reached(reached)
     };
-    let cell = cell.ok_or_else(missing)?;
-    let Content::Value(value) = cell.content else { return Err(missing()) };
+    let (version, value) = found.ok_or_else(missing)?;
     let seen = headers.get_all(header::IF_NONE_MATCH).iter();
     let seen = seen.filter_map(|value| value.to_str().ok());
-    let mut response = if seen.into_iter().any(|tags| matches(tags, &etag(cell.version))) {
+    let mut response = if seen.into_iter().any(|tags| matches(tags, &etag(version))) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let kind = HeaderValue::from_static("application/octet-stream");
         ([(header::CONTENT_TYPE, kind)], Body::from(value)).into_response()
     };
-    stamp(&mut response, cell.version, server, reached);
+    stamp(&mut response, version, server, reached);
     Ok(response)
 }
 
@@ -168,7 +163,7 @@ pub(super) fn stored(
     said
 }
 
-pub(super) fn unexpected() -> Problem {
+pub(in super::super) fn unexpected() -> Problem {
     let detail = "a server has answered something else than it was asked".to_owned();
     Problem::new(StatusCode::BAD_GATEWAY, "unexpected", "Unexpected answer", detail)
 }

@@ -11,6 +11,7 @@ mod ranges;
 
 use axum::routing::{get, post};
 
+pub(super) use self::keys::unexpected;
 pub(super) use self::ranges::put_bytes;
 use super::Route;
 

@@ -1,5 +1,7 @@
 //! Keys in order, streamed page by page: an answer of any length needs the memory of one page.
 
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
@@ -7,12 +9,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::super::State;
+use super::super::budget::Share;
+use super::super::pieces::Pieces;
 use super::super::problem::Problem;
 use super::super::words::{Fields, MANNER, Manner, encode};
+use super::super::{Shared, State};
+use crate::client::Scanner;
 use crate::client::record::json_parts;
 use crate::client::show::time;
-use crate::client::{Error, Scanner};
 use crate::model::{Key, ScanEntry};
 
 /// Entries that are answered where no limit is given.
@@ -35,9 +39,12 @@ enum Form {
 
 /// A stream of pages.
 struct Listing {
+    shared: Arc<Shared>,
     scanner: Scanner,
     /// The page that was fetched before the answer began, so that what is wrong with the whole has its own status.
-    first: Option<Vec<ScanEntry>>,
+    first: Option<(Vec<ScanEntry>, Share)>,
+    /// What is leaving now.
+    pieces: Pieces,
     form: Form,
     left: usize,
     written: usize,
@@ -67,7 +74,9 @@ pub(super) async fn list(
         }
     };
     let mut scanner = scanner.with_timeout(timeout);
+    let share = shared.budget.page().await?;
     let first = scanner.page(limit.min(PAGE)).await.map_err(|error| Problem::of_read(&error))?;
+    let first = first.map(|first| (first, share));
     let lines = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let lines = lines.is_some_and(|accept| accept.contains("application/x-ndjson"));
     let (form, kind) = match lines {
@@ -78,7 +87,9 @@ pub(super) async fn list(
         .iter()
         .filter_map(|name| Some(format!("&{name}={}", encode(fields.get(name)?))));
     let same = same.collect();
-    let listing = Listing { scanner, first, form, left: limit, written: 0, over: false, same };
+    let (pieces, left) = (Pieces::default(), limit);
+    let listing =
+        Listing { shared, scanner, first, pieces, form, left, written: 0, over: false, same };
     let chunks = stream::unfold(listing, |mut listing| async {
         let chunk = listing.chunk().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), listing))
@@ -90,53 +101,74 @@ pub(super) async fn list(
 impl Listing {
     /// The next piece of the answer; `None` after the last.
     async fn chunk(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
+        loop {
+            if let Some(chunk) = self.pieces.next() {
+                return Some(chunk);
+            }
+            if self.over {
+                return None;
+            }
+            self.page().await;
         }
-        let mut out = Vec::new();
+    }
+
+    /// Makes pieces of the next page.
+    async fn page(&mut self) {
+        // A new one: its share ends with it.
+        self.pieces = Pieces::default();
         if self.form == Form::Object && self.written == 0 && self.first.is_some() {
-            out.extend(b"{\"entries\":[");
+            self.pieces.plain("{\"entries\":[");
         }
-        let page = match self.first.take() {
-            Some(page) => Ok(Some(page)),
-            None => self.scanner.page(self.left.min(PAGE)).await,
-        };
         let mut failed = None;
-        match page {
-            Ok(Some(entries)) => {
+        match self.fetch().await {
+            Ok(Some((entries, share))) => {
+                self.pieces.hold(share);
                 for entry in &entries {
-                    self.entry(entry, &mut out);
+                    self.entry(entry);
                 }
                 self.left = self.left.saturating_sub(entries.len());
             }
             Ok(None) => {}
-            Err(error) => failed = Some(error),
+            Err(problem) => failed = Some(problem),
         }
         if failed.is_some() || self.left == 0 || self.scanner.next().is_none() {
             self.over = true;
+            let mut out = Vec::new();
             self.end(failed.as_ref(), &mut out);
+            self.pieces.plain(out);
         }
-        Some(out.into())
     }
 
-    fn entry(&mut self, entry: &ScanEntry, out: &mut Vec<u8>) {
-        if self.form == Form::Object && self.written > 0 {
-            out.push(b',');
+    async fn fetch(&mut self) -> Result<Option<(Vec<ScanEntry>, Share)>, Problem> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
         }
-        out.extend(entry_json(entry).to_string().bytes());
-        if self.form == Form::Lines {
-            out.push(b'\n');
-        }
+        let share = self.shared.budget.page().await?;
+        let page = self.scanner.page(self.left.min(PAGE)).await;
+        let page = page.map_err(|error| Problem::of_read(&error))?;
+        Ok(page.map(|page| (page, share)))
+    }
+
+    /// An entry: text where it is, else base64 under another name.
+    fn entry(&mut self, entry: &ScanEntry) {
+        let begin = if self.form == Form::Object && self.written > 0 { ",{" } else { "{" };
+        self.pieces.plain(begin);
+        self.pieces.member("key", Bytes::copy_from_slice(entry.key.as_bytes()));
+        self.pieces.plain(",");
+        self.pieces.member("value", entry.value.clone());
+        let (version, time) = (entry.version, time(entry.version.time));
+        let end = if self.form == Form::Lines { "}\n" } else { "}" };
+        self.pieces.plain(format!(",\"version\":\"{version}\",\"time\":\"{time}\"{end}"));
         self.written += 1;
     }
 
     /// Where to go on, and why this is not all.
-    fn end(&self, failed: Option<&Error>, out: &mut Vec<u8>) {
+    fn end(&self, failed: Option<&Problem>, out: &mut Vec<u8>) {
         let next = self
             .scanner
             .next()
             .map(|next| json!(format!("/v1/keys?from={}{}", encode(next.as_bytes()), self.same)));
-        let problem = failed.map(|error| Problem::of_read(error).json());
+        let problem = failed.map(Problem::json);
         let said = [("next", next), ("problem", problem)];
         let said = said.into_iter().filter_map(|(name, value)| Some((name, value?)));
         let said: serde_json::Map<String, Value> =
@@ -153,16 +185,6 @@ impl Listing {
             Form::Lines => out.extend(format!("{}\n", Value::Object(said)).bytes()),
         }
     }
-}
-
-/// An entry: text where it is, else base64 under another name.
-fn entry_json(entry: &ScanEntry) -> Value {
-    let mut object = serde_json::Map::new();
-    put_bytes(&mut object, "key", entry.key.as_bytes());
-    put_bytes(&mut object, "value", &entry.value);
-    object.insert("version".to_owned(), json!(entry.version.to_string()));
-    object.insert("time".to_owned(), json!(time(entry.version.time)));
-    Value::Object(object)
 }
 
 /// Bytes under `name`, or in base64 under `name_base64`.
