@@ -82,7 +82,7 @@ pub(super) async fn read(
         moved += data.len();
         bytes.extend_from_slice(&data);
     }
-    Ok(Whole { bytes: bytes.freeze(), share: share })
+    Ok(Whole { bytes: bytes.freeze(), share })
 }
 
 fn slow() -> Problem {

@@ -238,10 +238,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// What is there of a key; `Err`: nobody could tell.
 type Found = Result<Option<(Bytes, Shown)>, ()>;
 
-/// The keys of a request, one for each item.
-fn keys_of(items: &[&RawValue]) -> Result<Vec<Key>, Response> {
-    let keys: Option<Vec<Key>> = items.iter().map(|item| key_of(item.get())).collect();
-    keys.ok_or_else(|| refused(StatusCode::BAD_REQUEST, ITEM))
+/// The keys of a request, one for each item; `None`: one of them is no item.
+fn keys_of(items: &[&RawValue]) -> Option<Vec<Key>> {
+    items.iter().map(|item| key_of(item.get())).collect()
 }
 
 /// What is there of each key, which is asked for once. `keep`: the values, else only whether there are any.
@@ -288,7 +287,7 @@ async fn look_up(
 ) -> Result<Response, Response> {
     let body = body_of(shared, headers, content).await?;
     let (items, room) = list(shared, &body).await?;
-    let keys = keys_of(&items)?;
+    let keys = keys_of(&items).ok_or_else(|| refused(StatusCode::BAD_REQUEST, ITEM))?;
     let found = found(shared, &keys, keep).await?;
     let mut pieces = Pieces::default();
     pieces.hold(room);

@@ -38,6 +38,9 @@ pub struct Config {
     /// Bytes of values that are being fetched from the disk at a time, roughly; reads beyond it wait. Values that wait for
     /// nothing are memory too, and a few calls can ask for many of them.
     pub max_loading: usize,
+    /// Bytes of keys and values that wait for the disk at a time, as cells to be stored; a store beyond it is refused, and
+    /// nothing of it is kept. A single one is always taken in.
+    pub max_storing: usize,
     /// Hints kept for one server at most, in entries and in bytes of keys and values; beyond it a mark takes
     /// their place.
     pub max_hints: usize,
@@ -69,6 +72,7 @@ impl Config {
             repair_interval: Duration::from_secs(10),
             max_calls: 10_000,
             max_loading: 64 << 20,
+            max_storing: 64 << 20,
             max_hints: 1_000_000,
             max_hint_bytes: 256 << 20,
             cells: StoreOptions { memory: 256 << 20, dead_percent: 50, flaw: None },

@@ -11,16 +11,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use super::turn::{ReplyTo, Turn};
 use super::{Flaw, Urgency};
 use crate::model::{
-    Cell, Content, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending, Read, Refusal,
-    Sender, Version,
+    Cell, Content, Instant, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending, Read,
+    Refusal, Sender, Version,
 };
 use crate::storage::{
     Admission, Command, Completion, News, Place, Store, StoreStats, Ticket, Whereabouts,
 };
+
+/// Reads and pages that wait for room at a time; one beyond it is refused.
+const MAX_WAITING: usize = 16 * 1024;
+
+/// How long they may wait. A request says no deadline on the wire; who has asked has long given up by then, or asked another.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Cells of this server.
 #[derive(Debug)]
@@ -28,12 +35,14 @@ pub(super) struct Replica {
     store: Store,
     /// Who waits for which append.
     appends: Pending<Waiters>,
+    /// Bytes of the cells in them.
+    storing: usize,
     /// What a load from disk is for, and how many bytes it takes.
     loads: BTreeMap<Ticket, (Load, usize)>,
     /// Bytes of all loads.
     loading: usize,
-    /// Reads that meet too many of them.
-    waiting: VecDeque<Waiting>,
+    /// Reads that meet too many of them, and until when they may wait.
+    waiting: VecDeque<(Instant, Waiting)>,
     /// Pages that wait for loads.
     pages: BTreeMap<u64, Page>,
     next_page: u64,
@@ -48,6 +57,8 @@ pub(super) struct Replica {
 struct Waiters {
     first: ReplyTo,
     more: Vec<ReplyTo>,
+    /// Of the cell.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -110,6 +121,7 @@ impl Replica {
         Replica {
             store,
             appends: Pending::default(),
+            storing: 0,
             loads: BTreeMap::new(),
             loading: 0,
             waiting: VecDeque::new(),
@@ -216,8 +228,13 @@ impl Replica {
         let Some(news) = news else { return Vec::new() };
         let mut reports = Vec::from_iter(self.on_news(turn, &sender, news));
         while self.loading < turn.config.max_loading
-            && let Some(waiting) = self.waiting.pop_front()
+            && let Some((until, waiting)) = self.waiting.pop_front()
         {
+            if until <= turn.now.instant {
+                // Nobody waits for it any more.
+                refuse_waiting(turn, &sender, waiting);
+                continue;
+            }
             match waiting {
                 Waiting::Read(to, key) => self.read(turn, &sender, to, &key, true),
                 Waiting::Page(reader, bounds) => {
@@ -268,7 +285,8 @@ impl Replica {
     /// Who has waited for it.
     fn end_append(&mut self, ticket: Ticket) -> impl Iterator<Item = ReplyTo> + use<> {
         let waiters = self.appends.remove(ticket.0);
-        waiters.into_iter().flat_map(|Waiters { first, more }| [first].into_iter().chain(more))
+        self.storing -= waiters.as_ref().map_or(0, |waiters| waiters.bytes);
+        waiters.into_iter().flat_map(|Waiters { first, more, .. }| [first].into_iter().chain(more))
     }
 
     fn begin_load(&mut self, ticket: Ticket, load: Load, place: Place) {
@@ -306,8 +324,7 @@ impl Replica {
                 PeerAnswer::Held { version, content: Some(content) }
             }
             Some((_, Whereabouts::Disk(_))) if self.loading >= turn.config.max_loading => {
-                turn.out.count("loads_put_off");
-                self.waiting.push_back(Waiting::Read(to, key.clone()));
+                self.put_off(turn, sender, Waiting::Read(to, key.clone()));
                 return;
             }
             Some((_, Whereabouts::Disk(place))) => {
@@ -331,6 +348,13 @@ impl Replica {
             answer(turn, sender, to, PeerAnswer::Stored { current });
             return;
         }
+        let bytes = key.as_bytes().len() + cell.content.len();
+        if self.storing > 0 && self.storing + bytes > turn.config.max_storing {
+            // The disk is slower than those who write. Whoever asked counts this replica as missed, and keeps a hint.
+            turn.out.count("stores_overloaded");
+            answer(turn, sender, to, PeerAnswer::Refused(Refusal::Overloaded));
+            return;
+        }
         let admission = self.store.put(key, cell, &mut self.commands);
         turn.out.storage(self.commands.drain(..));
         match admission {
@@ -344,10 +368,24 @@ impl Replica {
                 }
                 match self.appends.get_mut(ticket.0) {
                     Some(waiters) => waiters.more.push(to),
-                    None => self.appends.insert(ticket.0, Waiters { first: to, more: Vec::new() }),
+                    None => {
+                        self.storing += bytes;
+                        let waiters = Waiters { first: to, more: Vec::new(), bytes };
+                        self.appends.insert(ticket.0, waiters);
+                    }
                 }
             }
         }
+    }
+
+    /// Has a read wait for others to be over.
+    fn put_off(&mut self, turn: &mut Turn<'_>, sender: &Sender, waiting: Waiting) {
+        turn.out.count("loads_put_off");
+        if self.waiting.len() >= MAX_WAITING {
+            refuse_waiting(turn, sender, waiting);
+            return;
+        }
+        self.waiting.push_back((turn.now.instant + MAX_WAIT, waiting));
     }
 
     fn page(
@@ -386,8 +424,7 @@ impl Replica {
             return finish_page(turn, sender, reader, entries, truncated);
         }
         if self.loading >= turn.config.max_loading {
-            turn.out.count("loads_put_off");
-            self.waiting.push_back(Waiting::Page(reader, bounds));
+            self.put_off(turn, sender, Waiting::Page(reader, bounds));
             return None;
         }
         let number = self.next_page;
@@ -482,6 +519,19 @@ fn finish_page(
             None
         }
         Reader::Inspector(number) => Some(Report::Inspected { number, entries, truncated }),
+    }
+}
+
+/// Of a read that will not be carried out.
+fn refuse_waiting(turn: &mut Turn<'_>, sender: &Sender, waiting: Waiting) {
+    match waiting {
+        Waiting::Read(to, _) | Waiting::Page(Reader::Server(to), _) => {
+            answer(turn, sender, to, PeerAnswer::Refused(Refusal::Overloaded));
+        }
+        Waiting::Page(Reader::Inspector(_), _) => {
+            let text = "an inspection was given up: too many reads wait for the disk".to_owned();
+            turn.out.notice(Urgency::Warning, text);
+        }
     }
 }
 

@@ -96,7 +96,9 @@ impl Runner for Stage {
                 let nodes: u16 = args.take_key("nodes").unwrap_or("4").parse()?;
                 let replicas: usize = args.take_key("replicas").unwrap_or("3").parse()?;
                 let hints: Option<usize> = args.take_key("hints").map(str::parse).transpose()?;
-                self.cluster(nodes, replicas, hints)?;
+                let storing: Option<usize> =
+                    args.take_key("storing").map(str::parse).transpose()?;
+                self.cluster(nodes, replicas, hints, storing)?;
             }
             "put" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
@@ -193,7 +195,13 @@ impl Runner for Stage {
 }
 
 impl Stage {
-    fn cluster(&mut self, nodes: u16, replicas: usize, hints: Option<usize>) -> Result<()> {
+    fn cluster(
+        &mut self,
+        nodes: u16,
+        replicas: usize,
+        hints: Option<usize>,
+        storing: Option<usize>,
+    ) -> Result<()> {
         let servers: Vec<_> = (0..nodes).map(ServerId).collect();
         let starts: Vec<_> = (0..nodes)
             .map(|i| if i == 0 { Key::bound("") } else { Key::bound(vec![b'a' + i as u8 - 1]) })
@@ -205,6 +213,7 @@ impl Stage {
         // Far away, so that it is in a trace only where time is advanced for it.
         config.repair_interval = Duration::from_secs(60);
         config.max_hints = hints.unwrap_or(config.max_hints);
+        config.max_storing = storing.unwrap_or(config.max_storing);
         self.config = Some(config);
         for server in &servers {
             let disk = Some(MemoryDisk::default());

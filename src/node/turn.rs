@@ -4,6 +4,7 @@
 //! reports; `node.rs` carries the news from one to the next.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::rounds::ClockRounds;
 use super::{Config, Effect, Flaw, Notice, Urgency};
@@ -121,6 +122,9 @@ pub(super) enum Internal {
     Reply(RequestId, PeerReply),
 }
 
+/// Between two looks at every request without an answer.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Effects of a turn, and the memory of which request was whose.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -129,6 +133,8 @@ pub(super) struct Outbox {
     internal: VecDeque<Internal>,
     open: Pending<Open>,
     next_request: u64,
+    /// When expired requests behind one that is not are looked for next.
+    sweep_at: Instant,
     counters: BTreeMap<&'static str, u64>,
     rounds: ClockRounds,
 }
@@ -141,6 +147,7 @@ impl Outbox {
             internal: VecDeque::new(),
             open: Pending::default(),
             next_request: first_request,
+            sweep_at: Instant::default(),
             counters: BTreeMap::new(),
             rounds: ClockRounds::default(),
         }
@@ -255,11 +262,20 @@ impl Outbox {
     }
 
     /// Forgets requests that nobody is interested in any more. Their numbers ascend with time, so the oldest
-    /// come first; one that waits longer keeps younger ones behind it a little longer, no more.
+    /// come first; those behind one that waits longer are looked for once in [`SWEEP`].
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((id, open)) = self.open.first()
             && open.expires <= now
         {
+            self.open.remove(id);
+        }
+        if now < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now + SWEEP;
+        let expired = self.open.iter().filter(|(_, open)| open.expires <= now);
+        let expired: Vec<_> = expired.map(|(id, _)| id).collect();
+        for id in expired {
             self.open.remove(id);
         }
     }
@@ -274,5 +290,24 @@ impl Outbox {
 
     pub(super) fn take_effects(&mut self, into: &mut Vec<Effect>) {
         into.append(&mut self.effects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_waits_for_long_keeps_no_expired_one_behind_it() {
+        let mut out = Outbox::new(ServerId(0), 0);
+        let at = |seconds| Instant::default() + Duration::from_secs(seconds);
+        let mut ask = |seconds| out.ask(ServerId(1), Origin::Ping, PeerRequest::Ping, at(seconds));
+        ask(60);
+        (0..100).for_each(|_| ask(2));
+        ask(30);
+        out.expire(at(3));
+        assert_eq!(out.in_hand(), 2);
+        out.expire(at(60));
+        assert_eq!(out.in_hand(), 0);
     }
 }

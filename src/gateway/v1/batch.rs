@@ -154,7 +154,8 @@ pub(super) async fn get(
     }
     drop(reads);
     let mut pieces = Pieces::default();
-    (pieces.hold(body), pieces.hold(room));
+    pieces.hold(body);
+    pieces.hold(room);
     let mut all = true;
     for (at, key) in keys.iter().enumerate() {
         pieces.plain(if at == 0 { "{\"results\":[" } else { "," });
