@@ -185,6 +185,8 @@ pub(super) struct World {
     mending: BTreeSet<(ServerId, ServerId, RequestId)>,
     /// What whom has told whom in answer to one of these, of which key, and when.
     mended: BTreeMap<(ServerId, ServerId, Key), (Version, u64)>,
+    /// Cells that were sent to mend something while there were faults.
+    sent_early: BTreeSet<(ServerId, ServerId, Key, Version)>,
     /// Marks in the place of hints: whose, of whom, from which start on, and when something was missed last.
     marks: BTreeMap<(ServerId, ServerId, Key), u64>,
     /// When whom has begun to compare whom, from which start on.
@@ -270,6 +272,7 @@ impl World {
             stored: BTreeMap::new(),
             mending: BTreeSet::new(),
             mended: BTreeMap::new(),
+            sent_early: BTreeSet::new(),
             marks: BTreeMap::new(),
             compared: BTreeMap::new(),
             hints: Vec::new(),
@@ -497,8 +500,8 @@ impl World {
         }
     }
 
-    /// Once faults have stopped, nobody mends what it has mended already. Hints may be sent again: the first time may have been
-    /// before that, and its answer lost.
+    /// Once faults have stopped, nobody mends what it has mended already. Hints, and what was sent before that, may be sent again: the
+    /// answer may have been lost.
     fn watch_mending(
         &mut self,
         from: ServerId,
@@ -510,7 +513,15 @@ impl World {
         let is_this = |hint: &Kept| {
             (hint.holder, hint.target, hint.version) == (from, to, version) && hint.place == *key
         };
-        if !self.calm || self.may_stay_rotten(to) || self.hints.iter().any(is_this) {
+        let sent = (from, to, key.clone(), version);
+        if !self.calm {
+            self.sent_early.insert(sent);
+            return;
+        }
+        if self.may_stay_rotten(to)
+            || self.hints.iter().any(is_this)
+            || self.sent_early.contains(&sent)
+        {
             return;
         }
         self.mending.insert((from, to, id));
@@ -621,14 +632,20 @@ impl World {
                 || self.network.is_cut(*server, coordinator);
             votes && state.paused_until <= self.now && !cut
         };
-        let replicas = &self.topology.range_of(key).replicas;
+        let place = self.shape.partitioner.place(key);
+        let replicas = &self.topology.range_of(&place).replicas;
         let side: BTreeSet<_> = replicas.iter().copied().filter(is_there).collect();
         let state = &self.servers[&coordinator];
-        let now = Instant(self.now - state.born);
+        let now = self.clock_of(coordinator);
         let is_known = state.node.as_ref().is_some_and(|node| {
             replicas.iter().all(|server| node.counts_on(*server, now) == side.contains(server))
         });
         Moment { weather: self.weather, side, is_known }
+    }
+
+    /// What a server's monotonic clock says: it began with its process.
+    fn clock_of(&self, server: ServerId) -> Instant {
+        Instant(self.now - self.servers[&server].born)
     }
 
     fn tell(&mut self, client: usize, told: Told) {

@@ -1,7 +1,8 @@
 //! What AVAILABLE and ONE promise on one side of whatever has happened: as long as the same replicas of a key live and are
 //! reached, and the coordinators know it.
 //!
-//! - A get at AVAILABLE is never older than what was acknowledged or read there before; nor, wherever it was, if both had QUORUM.
+//! - A get at AVAILABLE is never older than what was acknowledged or read there before, unless at ONE, which may show what nobody else
+//!   has yet; nor, wherever it was, if both had QUORUM.
 //! - What an answer at AVAILABLE says of itself is true: it has had a majority, or all that live.
 //! - A get at ONE through a coordinator is never older than what that one has acknowledged before; and it does not say
 //!   *not found* of what was acknowledged on its side, unless somebody has not answered until its deadline.
@@ -128,6 +129,10 @@ fn on_one_side(first: &Ended, second: &Ended) -> bool {
         && moments.iter().all(|moment| moment.is_known && *moment == moments[0])
 }
 
+fn is_read_at_one(ended: &Ended) -> bool {
+    ended.call.level == Level::One && !ended.call.is_write
+}
+
 fn is_quorum(ended: &Ended) -> bool {
     ended.reached.is_some_and(|reached| reached.level == Level::Quorum)
 }
@@ -167,7 +172,7 @@ fn pair(first: &Ended, second: &Ended) -> Option<&'static str> {
         Level::Available if is_older && is_quorum(first) && is_quorum(second) => {
             Some("both had QUORUM, and the second is older")
         }
-        Level::Available if is_older && on_one_side(first, second) => {
+        Level::Available if is_older && !is_read_at_one(first) && on_one_side(first, second) => {
             Some("a get on one side is older than what was there")
         }
         Level::One if is_late || !first.call.is_write || !on_one_side(first, second) => None,

@@ -105,11 +105,20 @@ impl World {
             return;
         }
         self.summary.settled += 1;
-        let (contents, statuses) = (self.all_contents(), self.all_statuses());
-        let in_hand = self.in_hand();
-        let violations = check_settled(&self.evidence(&contents, &statuses, &in_hand));
+        let mut violations = self.unsettled_now();
+        if !violations.is_empty() {
+            self.rest();
+            violations = self.unsettled_now();
+        }
         let when = "before anything was overwritten";
         self.unsettled.extend(violations.into_iter().map(|what| format!("{what} ({when})")));
+    }
+
+    /// What does not hold of a cluster that has come to rest.
+    fn unsettled_now(&mut self) -> Vec<String> {
+        let (contents, statuses) = (self.all_contents(), self.all_statuses());
+        let in_hand = self.in_hand();
+        check_settled(&self.evidence(&contents, &statuses, &in_hand))
     }
 
     /// Whether this server may fail to settle by itself.
@@ -190,20 +199,13 @@ impl World {
         Ok(statuses.values().filter_map(differed).sum())
     }
 
-    /// Whether a server has noticed only now that its log was damaged, and is to be rebuilt. Writing at the end may lead to a
-    /// record that nobody had read since a bit of it turned.
-    fn is_being_mended(&mut self) -> bool {
-        self.broken.is_empty() && self.all_statuses().values().any(|status| !status.voting)
-    }
-
     /// Now that all is well, a write must succeed.
     pub(super) fn write_everything(&mut self, ids: &[ServerId]) {
         for key in self.workload.keys().to_vec() {
             for id in ids {
                 let mut written = self.write(&key, *id);
-                if written.is_err() && self.is_being_mended() {
-                    // It has had its verdict: a server that met a turned bit may not come to rest.
-                    let _ = self.settle();
+                if written.is_err() {
+                    self.rest();
                     written = self.write(&key, *id);
                 }
                 if let Err(why) = written
@@ -213,6 +215,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Before something is tried once more that should succeed and did not: a message of long ago, come only now, may have said
+    /// that a server does not vote, until its next sign of life; and a server that met a turned bit may be on its way back.
+    fn rest(&mut self) {
+        // It has had its verdict.
+        let _ = self.settle();
     }
 
     fn write(&mut self, key: &Key, server: ServerId) -> Result<(), String> {
@@ -237,7 +246,12 @@ impl World {
                 let start = self.now;
                 let (level, timeout) = (Level::Quorum, None);
                 let request = ClientRequest::Get { key: key.clone(), level, timeout };
-                let outcome = match self.ask(*id, request) {
+                let mut answer = self.ask(*id, request.clone());
+                if answer.is_err() {
+                    self.rest();
+                    answer = self.ask(*id, request);
+                }
+                let outcome = match answer {
                     Ok(ClientResponse::Get { cell, .. }) => {
                         Outcome::Found(cell.map_or(0, |cell| value_of(&cell.content)))
                     }

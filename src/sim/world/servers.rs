@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{AtOne, Coming, NOBODY, Server, Snapshot, World, whole};
-use crate::model::{
-    ClientRequest, ClientResponse, Failure, FolderId, Hello, Instant, Key, Level, ServerId,
-};
+use crate::model::{ClientRequest, ClientResponse, Failure, FolderId, Hello, Key, Level, ServerId};
 use crate::node::{Config, Effect, Event, Flaw, Node};
 use crate::sim::invariants::Kept;
 use crate::sim::workload::Told;
@@ -320,9 +318,9 @@ impl World {
             _ => return,
         };
         let Some(node) = &self.servers[&server].node else { return };
+        let here = self.clock_of(server);
         let replicas = &self.topology.range_of(&place).replicas;
-        let alive =
-            replicas.iter().copied().filter(|replica| node.counts_on(*replica, Instant(self.now)));
+        let alive = replicas.iter().copied().filter(|replica| node.counts_on(*replica, here));
         let (began, timeout) = (self.now, timeout.unwrap_or_default().as_micros() as u64);
         let read = AtOne { began, deadline: began + timeout, alive: alive.collect() };
         self.reads_at_one.insert(call, read);
@@ -341,12 +339,11 @@ impl World {
             return;
         };
         let Some(node) = &self.servers[&server].node else { return };
+        let here = self.clock_of(server);
         let relinked = |replica: &ServerId| {
             self.relinked.get(&(server, *replica)).is_some_and(|at| *at >= read.began)
         };
-        let could = |replica: &&ServerId| {
-            node.counts_on(**replica, Instant(self.now)) && !relinked(replica)
-        };
+        let could = |replica: &&ServerId| node.counts_on(**replica, here) && !relinked(replica);
         if self.now < read.deadline
             && self.unavailable.is_empty()
             && let Some(replica) = read.alive.iter().find(could)
