@@ -36,6 +36,12 @@ impl Version {
         self.step & Version::WEAK != 0
     }
 
+    /// Whether a write can have it: above [`Version::ZERO`]. A record under any other is damage to recovery, so none is
+    /// taken in, whoever sends it.
+    pub fn is_issued(&self) -> bool {
+        *self > Version::ZERO
+    }
+
     /// Whether the key was never written.
     pub fn is_zero(&self) -> bool {
         *self == Version::ZERO

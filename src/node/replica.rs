@@ -339,6 +339,11 @@ impl Replica {
     }
 
     fn put(&mut self, turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, key: &Key, cell: &Cell) {
+        if key.as_bytes().is_empty() || !cell.version.is_issued() {
+            // The decoder refuses it with a sentence; this is for whatever comes another way.
+            answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
+            return;
+        }
         turn.clock.absorb(cell.version.time);
         if turn.config.flaw == Some(Flaw::AckOvertakenFromMemory)
             && let Some(newer) =

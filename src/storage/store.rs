@@ -206,13 +206,30 @@ impl Store {
         self.keydir.get(key.as_bytes()).map_or(Version::ZERO, |held| held.version())
     }
 
+    /// Bytes of the held cell's record; 0 if there is none.
+    pub fn record_bytes(&self, key: &Key) -> u64 {
+        self.keydir.get(key.as_bytes()).map_or(0, |held| u64::from(held.place().length))
+    }
+
+    /// The key whose cell this completion may publish.
+    pub fn key_of(&self, completion: &Completion) -> Option<&Key> {
+        match completion {
+            Completion::Appended { ticket, .. } => Some(&self.appends.get(ticket.0)?.key),
+            _ => None,
+        }
+    }
+
     /// The cell that is held. Counts as a use for the choice of what stays in memory.
     pub fn find(&mut self, key: &Key) -> Option<(Version, Whereabouts)> {
         self.keydir.touch(key.as_bytes()).map(|held| (held.version(), held.whereabouts()))
     }
 
     /// Takes in a cell. Only if it is newer than everything held or pending is anything appended.
+    ///
+    /// # Panics
+    /// The version is one that no write has: its record would be damage at the next start. Every door refuses it.
     pub fn put(&mut self, key: &Key, cell: &Cell, commands: &mut Vec<Command>) -> Admission {
+        assert!(cell.version.is_issued(), "no write has version {}", cell.version);
         let pending =
             self.newest.get(key).and_then(|ticket| Some((*ticket, self.appends.get(ticket.0)?)));
         if let Some((ticket, Append { purpose: Purpose::Admitted(newest), .. })) = pending {

@@ -530,7 +530,10 @@ pub(super) fn decode_call(message: &Bytes) -> Option<Request> {
             let version = reader.version(3)?;
             let value = if reader.is_field(BINARY, 4) { Some(reader.raw_bytes()?) } else { None };
             reader.end()?;
-            if key.is_empty() || value.as_ref().is_some_and(|value| value.len() > MAX_VALUE_LENGTH)
+            // Whatever is wrong is named by the other decoder.
+            if key.is_empty()
+                || !version.is_issued()
+                || value.as_ref().is_some_and(|value| value.len() > MAX_VALUE_LENGTH)
             {
                 return None;
             }

@@ -14,6 +14,9 @@ pub(super) fn incarnation_out(incarnation: Incarnation) -> i32 {
     version_out(Version { incarnation, ..Version::ZERO }).incarnation
 }
 
+/// Recovery would call its record damage.
+const NOT_ISSUED: Error = Error::Malformed { what: "a cell under a version that no write has" };
+
 /// A place, or a bound of a range, which may be empty.
 fn place_in(bytes: Vec<u8>) -> Result<Key, Error> {
     if bytes.len() > MAX_PLACE_LENGTH {
@@ -152,10 +155,14 @@ pub(super) fn store_in(store: wire::PeerStore) -> Result<PeerRequest, Error> {
     if store.key.is_empty() {
         return Err(Error::Malformed { what: "a store of the empty key" });
     }
+    let version = version_in(&store.version)?;
+    if !version.is_issued() {
+        return Err(NOT_ISSUED);
+    }
     Ok(PeerRequest::Store {
         key: place_in(store.key)?,
         epoch: Epoch(store.epoch as u64),
-        cell: Cell { version: version_in(&store.version)?, content },
+        cell: Cell { version, content },
     })
 }
 
@@ -337,6 +344,12 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
             let entry = |entry: wire::PeerPageEntry| {
                 let content = content_in(entry.value, entry.tombstone)?;
                 let version = version_in(&entry.version)?;
+                if !version.is_issued() {
+                    return Err(NOT_ISSUED);
+                }
+                if entry.key.is_empty() {
+                    return Err(Error::Malformed { what: "a page with the empty key" });
+                }
                 Ok(PageEntry { key: place_in(entry.key)?, version, content })
             };
             let entries = reply.entries.into_iter().map(entry).collect::<Result<_, Error>>()?;

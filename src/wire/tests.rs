@@ -34,6 +34,11 @@ fn version() -> impl Strategy<Value = Version> {
     )
 }
 
+/// One that a write can have.
+fn issued() -> impl Strategy<Value = Version> {
+    (version(), 1..=i64::MAX).prop_map(|(version, time)| Version { time, ..version })
+}
+
 fn level() -> impl Strategy<Value = Level> {
     prop::sample::select(Level::EVERY.to_vec())
 }
@@ -43,7 +48,7 @@ fn timeout() -> impl Strategy<Value = Option<std::time::Duration>> {
 }
 
 fn cell() -> impl Strategy<Value = Cell> {
-    (version(), content()).prop_map(|(version, content)| Cell { version, content })
+    (issued(), content()).prop_map(|(version, content)| Cell { version, content })
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -173,7 +178,7 @@ fn peer_answers() -> impl Strategy<Value = (PeerRequest, PeerAnswer)> {
     };
     let digest = PeerRequest::Digest { start: Key::bound(""), epoch: Epoch(1) };
     let join = PeerRequest::Join(Join { incarnation: Incarnation(1), folder: FolderId(2) });
-    let entry = (key(), version(), proptest::option::of(content()))
+    let entry = (key(), issued(), proptest::option::of(content()))
         .prop_map(|(key, version, content)| PageEntry { key, version, content });
     let refusal = prop_oneof![
         Just(Refusal::NotReplica),
@@ -600,4 +605,22 @@ fn the_originals_calls_are_understood_or_refused_in_its_own_words() {
         assert_eq!(decode(level, key, value), (None, bad.clone()), "{level:?} {key:?} {value:?}");
     }
     assert_eq!(original::key(7).as_bytes(), b"007");
+}
+
+/// A peer's store under a version that no write has would be damage at the next start.
+#[test]
+fn a_cell_under_a_version_that_no_write_has_is_refused() {
+    for version in [Version::ZERO, Version { time: -1, ..Version::ZERO }] {
+        let content = Content::Value(Bytes::from_static(b"v"));
+        let key = Key::new("k".to_owned()).unwrap();
+        let cell = Cell { version, content };
+        let store = PeerRequest::Store { key, epoch: Epoch(1), cell };
+        let format = Format::NATIVE;
+        let mut bytes = BytesMut::new();
+        encode_call(format, Sequence(1), &Call::Peer(store), &mut bytes).unwrap();
+        let message = MessageReader::new(format).next(&mut bytes).unwrap().unwrap();
+        let call = decode_call(format.protocol, message).unwrap().call;
+        let error = call.unwrap_err().to_string();
+        assert!(error.contains("a version that no write has"), "{error}");
+    }
 }
