@@ -41,11 +41,14 @@ pub struct Config {
     /// Bytes of keys and values that wait for the disk at a time, as cells to be stored; a store beyond it is refused, and
     /// nothing of it is kept. A single one is always taken in.
     pub max_storing: usize,
-    /// Hints kept for one server at most, in entries and in bytes of keys and values; beyond it a mark takes
-    /// their place.
+    /// Hints kept for one server at most; beyond it a mark takes their place.
     pub max_hints: usize,
-    /// See `max_hints`.
+    /// Bytes of the records of hints kept for one server at most, without those delivered or replaced.
     pub max_hint_bytes: usize,
+    /// The same for all servers together. The log on disk may take twice that until it is compacted.
+    pub max_all_hint_bytes: usize,
+    /// Cells of a page when this server is rebuilt from others, at most.
+    pub rebuild_page: usize,
     /// How cells are kept.
     pub cells: StoreOptions,
     /// How hints are kept.
@@ -75,6 +78,8 @@ impl Config {
             max_storing: 64 << 20,
             max_hints: 1_000_000,
             max_hint_bytes: 256 << 20,
+            max_all_hint_bytes: 1 << 30,
+            rebuild_page: 512,
             cells: StoreOptions { memory: 256 << 20, dead_percent: 50, flaw: None },
             hints: StoreOptions { memory: 16 << 20, dead_percent: 50, flaw: None },
             flaw: None,

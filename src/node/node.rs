@@ -346,7 +346,11 @@ impl Node {
             server: self.config.server,
             incarnation: self.keeper.identity.incarnation,
             voting: self.is_voting(),
-            state: self.join.as_ref().map(Join::describe).unwrap_or_default(),
+            state: self
+                .join
+                .as_ref()
+                .map(|join| join.describe(&self.config, &self.keeper.identity, &roster))
+                .unwrap_or_default(),
             peers: self.membership.servers().map(peer).collect(),
             keys: cells.keys,
             tombstones: cells.tombstones,

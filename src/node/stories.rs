@@ -26,7 +26,7 @@ use super::{Config, Effect, Event, Node};
 use crate::model::{
     CallId, ClientRequest, ClientResponse, Content, Failure, FolderId, InspectSource, Instant, Key,
     Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut, Reached, RequestId, ServerId,
-    Version,
+    Status, Version,
 };
 use crate::ring::Placement;
 use crate::storage::{self, Engine, EngineOptions, MemoryDisk, StoreOptions, SyncPolicy};
@@ -50,6 +50,51 @@ fn stories() {
     }
 }
 
+/// Every third page is lost, in a rebuild of many: it goes on where it was, and asks for no more than it must.
+#[test]
+fn a_rebuild_goes_on_where_it_was_however_often_a_page_is_late() -> Result<()> {
+    const KEYS: u64 = 60;
+    let page = Some(2);
+    let mut stage = Stage { bounds: Bounds { page, ..Bounds::default() }, ..Stage::default() };
+    stage.cluster(3, 3)?;
+    for number in 0..KEYS {
+        stage.put(
+            ServerId(0),
+            &format!("k{number:03}"),
+            Content::Value("v".into()),
+            Level::All,
+            None,
+            None,
+        )?;
+        stage.settle();
+    }
+    let lost = ServerId(2);
+    stage.crash(lost);
+    stage.actor(lost).disk = Some(MemoryDisk::default());
+    stage.start(lost)?;
+    stage.lose_pages = 3;
+    stage.link(lost);
+    stage.trace.clear();
+    stage.advance(7_000_000);
+    let under_way = stage.status(lost);
+    assert!(!under_way.voting && under_way.state.contains("cells copied"), "{}", under_way.state);
+    assert!(under_way.state.contains("was late with a page"), "{}", under_way.state);
+    stage.advance(600_000_000);
+    let done = stage.status(lost);
+    assert!(done.voting, "{}", done.state);
+    let asked =
+        stage.trace.lines().filter(|line| line.starts_with("n2 → ") && line.contains("page"));
+    let (asked, lost) = (asked.count() as u64, stage.pages.1);
+    assert!(lost > 10, "only {lost} pages were lost");
+    // At one cell a page: all from both sources, the ends of three ranges of each, and again what was lost.
+    let most = 2 * KEYS + 6 + lost;
+    assert!(
+        asked <= most,
+        "{asked} pages were asked for, of which {lost} were lost; {most} are enough"
+    );
+    Ok(())
+}
+
 /// A few servers, and everything between them.
 #[derive(Default)]
 struct Stage {
@@ -63,6 +108,20 @@ struct Stage {
     lives: u64,
     trace: String,
     config: Option<Config>,
+    bounds: Bounds,
+    /// Of the pages that servers answer with, every so many-th is lost. 0: none.
+    lose_pages: u64,
+    /// Pages answered with, and lost.
+    pages: (u64, u64),
+}
+
+/// Of [`Config`], where a story wants another.
+#[derive(Clone, Copy, Default)]
+struct Bounds {
+    hints: Option<usize>,
+    storing: Option<usize>,
+    hint_bytes: Option<usize>,
+    page: Option<usize>,
 }
 
 struct Actor {
@@ -96,9 +155,11 @@ impl Runner for Stage {
                 let nodes: u16 = args.take_key("nodes").unwrap_or("4").parse()?;
                 let replicas: usize = args.take_key("replicas").unwrap_or("3").parse()?;
                 let hints: Option<usize> = args.take_key("hints").map(str::parse).transpose()?;
-                let storing: Option<usize> =
-                    args.take_key("storing").map(str::parse).transpose()?;
-                self.cluster(nodes, replicas, hints, storing)?;
+                let storing = args.take_key("storing").map(str::parse).transpose()?;
+                let hint_bytes = args.take_key("hint_bytes").map(str::parse).transpose()?;
+                let page = args.take_key("page").map(str::parse).transpose()?;
+                self.bounds = Bounds { hints, storing, hint_bytes, page };
+                self.cluster(nodes, replicas)?;
             }
             "put" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
@@ -179,6 +240,11 @@ impl Runner for Stage {
                 self.start(server)?;
                 self.link(server);
             }
+            "status" => {
+                let server = self.server(args.next_pos())?;
+                let state = self.status(server).state;
+                let _ = writeln!(self.trace, "{server}: {state}");
+            }
             "advance" => {
                 let ms: u64 = args.take_key("ms").ok_or("give ms=")?.parse()?;
                 self.advance(ms * 1000);
@@ -195,13 +261,7 @@ impl Runner for Stage {
 }
 
 impl Stage {
-    fn cluster(
-        &mut self,
-        nodes: u16,
-        replicas: usize,
-        hints: Option<usize>,
-        storing: Option<usize>,
-    ) -> Result<()> {
+    fn cluster(&mut self, nodes: u16, replicas: usize) -> Result<()> {
         let servers: Vec<_> = (0..nodes).map(ServerId).collect();
         let starts: Vec<_> = (0..nodes)
             .map(|i| if i == 0 { Key::bound("") } else { Key::bound(vec![b'a' + i as u8 - 1]) })
@@ -212,8 +272,11 @@ impl Stage {
         config.cells = StoreOptions { memory: 1 << 20, dead_percent: 50, flaw: None };
         // Far away, so that it is in a trace only where time is advanced for it.
         config.repair_interval = Duration::from_secs(60);
+        let Bounds { hints, storing, hint_bytes, page } = self.bounds;
         config.max_hints = hints.unwrap_or(config.max_hints);
         config.max_storing = storing.unwrap_or(config.max_storing);
+        config.max_hint_bytes = hint_bytes.unwrap_or(config.max_hint_bytes);
+        config.rebuild_page = page.unwrap_or(config.rebuild_page);
         self.config = Some(config);
         for server in &servers {
             let disk = Some(MemoryDisk::default());
@@ -354,6 +417,13 @@ impl Stage {
                     let held = if self.is_held(server, to) { "  (held)" } else { "" };
                     let _ = writeln!(self.trace, "n{server} → n{to} {text}{held}");
                 }
+                if matches!(reply.answer, PeerAnswer::Page { .. }) && self.lose_pages > 0 {
+                    self.pages.0 += 1;
+                    if self.pages.0.is_multiple_of(self.lose_pages) {
+                        self.pages.1 += 1;
+                        return;
+                    }
+                }
                 self.messages.push_back(Message::Reply { from: server, to, id, reply });
             }
             Effect::Answer { call, result } => {
@@ -440,6 +510,23 @@ impl Stage {
             }
         }
         self.now = end;
+    }
+
+    fn status(&mut self, server: ServerId) -> Status {
+        let now = self.moment();
+        let mut effects = Vec::new();
+        if let Some(node) = &mut self.actor(server).node {
+            node.step(
+                now,
+                Event::Call { call: CallId(0), request: ClientRequest::Status },
+                &mut effects,
+            );
+        }
+        let status = effects.into_iter().find_map(|effect| match effect {
+            Effect::Answer { result: Ok(ClientResponse::Status(status)), .. } => Some(*status),
+            _ => None,
+        });
+        status.unwrap_or_default()
     }
 
     /// What every server holds, asked as an inspector would.

@@ -9,8 +9,10 @@
 //! # What it does not promise
 //!
 //! A hint never counts as an acknowledgement, and is not synced before the client is answered: a coordinator that
-//! dies leaves none, and the comparison of ranges ([`super::repair`]) finds the difference. Hints are bounded; past
-//! the bound a *mark* (target, range), kept durably as well, takes their place, and that range is then compared
+//! dies leaves none, and the comparison of ranges ([`super::repair`]) finds the difference. Hints are bounded for each
+//! target, in number and in bytes of their records, so that one that is gone for good does not end hints for another;
+//! a bound over all targets keeps the disk. Records that are dead count for neither. Past a bound a *mark* (target,
+//! range), kept durably as well, takes their place, and that range is then compared
 //! with the target when it is back: with a replica to which nothing is owed itself, if there is one. A mark goes with a
 //! comparison that began after the last miss that it stands for. Nothing is dropped silently; of a range with one replica,
 //! which cannot be compared with anyone, it is counted.
@@ -54,6 +56,8 @@ pub(super) struct Handoff {
 struct Target {
     /// Durable hints.
     hints: u64,
+    /// Bytes of their records. What was delivered or replaced does not count: it goes with the next compaction.
+    bytes: u64,
     /// Ranges, by start, to be compared once it is back.
     marks: BTreeMap<Key, Mark>,
     /// Places of the hints under way, with the bytes of each value.
@@ -73,12 +77,25 @@ struct Mark {
     missed_at: Instant,
 }
 
+impl Target {
+    /// A hint with a record of so many bytes is no longer kept.
+    fn forget(&mut self, bytes: u64) {
+        debug_assert!(self.hints > 0 && self.bytes >= bytes, "a hint is counted off once");
+        self.hints = self.hints.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 impl Handoff {
     pub(super) fn new(store: Store) -> Handoff {
         let mut targets: BTreeMap<ServerId, Target> = BTreeMap::new();
         for held in store.range(Bound::Unbounded, Bound::Unbounded) {
             match parse(&held.to_key()) {
-                Some((HINT, target, _)) => targets.entry(target).or_default().hints += 1,
+                Some((HINT, target, _)) => {
+                    let entry = targets.entry(target).or_default();
+                    entry.hints += 1;
+                    entry.bytes += u64::from(held.place().length);
+                }
                 Some((MARK, target, start)) => {
                     // Before this process, thus before any comparison that it runs.
                     let mark = Mark { version: held.version(), missed_at: Instant(0) };
@@ -92,10 +109,12 @@ impl Handoff {
 
     /// Keeps a cell for a replica that has not acknowledged it.
     pub(super) fn add(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key, cell: &Cell) {
-        let entry = self.targets.entry(target).or_default();
         let key = hint_key(target, place);
+        let in_all: u64 = self.targets.values().map(|entry| entry.bytes).sum();
+        let entry = self.targets.entry(target).or_default();
         let full = entry.hints >= turn.config.max_hints as u64
-            || self.store.stats().log_bytes >= turn.config.max_hint_bytes as u64;
+            || entry.bytes >= turn.config.max_hint_bytes as u64
+            || in_all >= turn.config.max_all_hint_bytes as u64;
         if full && self.store.version(&key).is_zero() {
             self.mark(turn, target, place);
             return;
@@ -264,7 +283,7 @@ impl Handoff {
                 let key = hint_key(target, place);
                 let held = self.store.version(&key);
                 if !held.is_zero() && held <= *current {
-                    entry.hints = entry.hints.saturating_sub(1);
+                    entry.forget(self.store.record_bytes(&key));
                     turn.out.count("hints_delivered");
                 }
                 let mut commands = Vec::new();
@@ -287,14 +306,20 @@ impl Handoff {
     /// A storage command of the hints' log was carried out.
     pub(super) fn on_completion(&mut self, turn: &mut Turn<'_>, completion: Completion) {
         let mut commands = Vec::new();
+        let key = self.store.key_of(&completion);
+        let bytes_before = key.map_or(0, |key| self.store.record_bytes(key));
         let news = self.store.complete(completion, &mut commands);
         turn.out.storage(commands);
         match news {
             Some(News::Published { key, before, now, .. }) => {
                 let Some((HINT, target, _)) = parse(&key) else { return };
+                let bytes_now = self.store.record_bytes(&key);
+                let entry = self.targets.entry(target).or_default();
                 if before.is_zero() && !now.is_zero() {
-                    self.targets.entry(target).or_default().hints += 1;
+                    entry.hints += 1;
                 }
+                debug_assert!(entry.bytes >= bytes_before, "bytes of hints are counted once");
+                entry.bytes = (entry.bytes + bytes_now).saturating_sub(bytes_before);
                 self.pump(turn, target);
             }
             Some(News::Rejected { key, .. }) => {
@@ -348,12 +373,16 @@ impl Handoff {
     fn give_up(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key) {
         self.mark(turn, target, place);
         let key = hint_key(target, place);
+        let bytes = self.store.record_bytes(&key);
         let mut commands = Vec::new();
         self.store.erase(&key, self.store.version(&key), &mut commands);
         turn.out.storage(commands);
         if let Some(entry) = self.targets.get_mut(&target) {
             entry.flying.remove(place);
-            entry.hints = entry.hints.saturating_sub(1);
+            // Delivered meanwhile: already counted off.
+            if bytes > 0 {
+                entry.forget(bytes);
+            }
         }
     }
 
@@ -443,7 +472,7 @@ impl Handoff {
                 let key = hint_key(target, &place);
                 self.store.erase(&key, self.store.version(&key), &mut commands);
             }
-            entry.hints = 0;
+            (entry.hints, entry.bytes) = (0, 0);
             entry.flying.clear();
         }
         for key in to_load {

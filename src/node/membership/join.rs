@@ -13,6 +13,12 @@
 //! 4. Else r − q + 1 of those who recorded it, voting themselves, are **copied** from, range by range. A write
 //!    acknowledged by the former life was also on q − 1 others, of which at least one is among them. Then it votes.
 //!
+//! A page that is late, a source that goes, a process that stands still: the record is asked for again, and copying goes
+//! on where it was, for every range and source whose life is still the one that was copied from. What was copied from a
+//! source in one life of it stays copied: it had this life's record before the first page. A page that came too late is
+//! asked for again at half its size, and of the sources those come first that were not late, so that a rebuild ends
+//! however slow a disk is. Progress is in memory: a restart of this process begins at the first key.
+//!
 //! Copying from one source, or before the record, loses writes; the simulator shows it. With one replica there are
 //! no others: only `--accept-loss` lets such a server vote, as it lets one whose peers are gone for good.
 //!
@@ -22,8 +28,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::Flaw;
-use super::super::turn::{JoinStep, Origin, Turn};
+use super::super::turn::{JoinStep, Origin, Roster, Turn};
+use super::super::{Config, Flaw, Urgency};
 use crate::model::{
     Cell, Incarnation, Instant, Join as JoinRequest, Key, PageEntry, PeerAnswer, PeerReply,
     PeerRequest, Remembered, ServerId,
@@ -34,12 +40,14 @@ use crate::storage::Identity;
 const RETRY: Duration = Duration::from_millis(500);
 /// With `--accept-loss`, how long each step waits for more answers.
 const ACCEPT_LOSS_AFTER: Duration = Duration::from_secs(3);
-/// Cells of a page.
-const PAGE_ENTRIES: usize = 512;
 /// Bytes of a page.
 const PAGE_BYTES: usize = 1 << 20;
-/// A copy step without an answer for so long is begun again.
+/// A page without an answer for so long is asked for again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A wait for others that lasts so long is worth a line in the log, once for each reason.
+const WORTH_TELLING: Duration = Duration::from_secs(5);
+/// A page that was late is halved so many times at most: then it is one cell.
+const MOST_HALVINGS: u32 = usize::BITS - 1;
 
 /// A server that does not vote yet.
 #[derive(Debug)]
@@ -49,6 +57,31 @@ pub(in super::super) struct Join {
     since: Instant,
     retry_at: Instant,
     next_number: u64,
+    progress: Progress,
+    /// What was last said in the log that this server waits for.
+    told: String,
+}
+
+/// What has been copied under the present incarnation.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Of a range, by start, from a source, in a life of it: the key before which all is durable here.
+    reached: BTreeMap<(Key, ServerId, Incarnation), Reached>,
+    /// Cells stored, for people.
+    cells: u64,
+    /// Pages that each source has been late with, one after the other.
+    late: BTreeMap<ServerId, u32>,
+    /// How often the next page is halved.
+    halvings: u32,
+    /// What went wrong last, for people.
+    trouble: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Reached {
+    /// All keys before this one.
+    Before(Key),
+    All,
 }
 
 #[derive(Debug)]
@@ -79,6 +112,10 @@ struct Copying {
     number: u64,
     /// Range starts and sources still to do; the last is under way.
     tasks: Vec<(Key, ServerId)>,
+    /// How many there are in all, with those done before.
+    all_tasks: usize,
+    /// The page asked for has come; its cells are being stored.
+    paged: bool,
     recorders: BTreeMap<ServerId, Recorder>,
     /// First key of the present page.
     cursor: Key,
@@ -87,8 +124,6 @@ struct Copying {
     /// Cells of the page that are not durable here yet.
     open: usize,
     deadline: Instant,
-    /// Cells copied so far.
-    cells: u64,
 }
 
 /// What `node.rs` is to save, and then to tell with [`Join::on_saved`].
@@ -108,13 +143,17 @@ impl Join {
         } else {
             Step::Recording(BTreeMap::new())
         };
-        Join { step, since: now, retry_at: now, next_number: 0 }
+        Join::at(step, now)
+    }
+
+    fn at(step: Step, now: Instant) -> Join {
+        let (progress, told) = (Progress::default(), String::new());
+        Join { step, since: now, retry_at: now, next_number: 0, progress, told }
     }
 
     /// For a server that has lost cells: from the very beginning.
     pub(in super::super) fn anew(now: Instant) -> Join {
-        let step = Step::Asking(BTreeMap::new());
-        Join { step, since: now, retry_at: now, next_number: 0 }
+        Join::at(Step::Asking(BTreeMap::new()), now)
     }
 
     /// Whether the incarnation is recorded, so that versions may be issued under it.
@@ -125,24 +164,107 @@ impl Join {
         }
     }
 
-    /// In words, for people.
-    pub(in super::super) fn describe(&self) -> String {
+    /// In words, for people: what it waits for, how far it is, and what to do.
+    pub(in super::super) fn describe(
+        &self,
+        config: &Config,
+        identity: &Identity,
+        roster: &dyn Roster,
+    ) -> String {
         match &self.step {
-            Step::Asking(_) | Step::Choosing => {
-                "not voting: asking the other replicas of its ranges what they remember of this server"
-                    .to_owned()
+            Step::Asking(_) | Step::Choosing | Step::Recording(_) => {
+                let wait = self.waits_for(config, identity, roster);
+                let Progress { cells, .. } = self.progress;
+                let so_far = if cells > 0 {
+                    format!(" ({cells} cells are copied already, and stay so)")
+                } else {
+                    String::new()
+                };
+                format!("not voting: {wait}{so_far}")
             }
-            Step::Recording(recorders) => format!(
-                "not voting: {} other servers have recorded its new data folder, more are needed \
-                 (start the other replicas of its ranges, or use --accept-loss if they are gone)",
-                recorders.len()
-            ),
-            Step::Copying(copying) => format!(
-                "not voting: being rebuilt from the other replicas, {} cells copied, {} copies to go",
-                copying.cells,
-                copying.tasks.len()
-            ),
+            Step::Copying(copying) => {
+                let Progress { cells, trouble, .. } = &self.progress;
+                let done = copying.all_tasks.saturating_sub(copying.tasks.len());
+                let mut text = format!(
+                    "not voting: being rebuilt from the other replicas, {cells} cells copied, {done} of {} copies done",
+                    copying.all_tasks
+                );
+                if let Some((start, source)) = copying.tasks.last() {
+                    let at = &copying.cursor;
+                    text.push_str(&format!(
+                        "; at '{at}' in the range at '{start}', from server {source}"
+                    ));
+                }
+                if let Some(trouble) = trouble {
+                    text.push_str(&format!("; last trouble: {trouble}"));
+                }
+                text
+            }
             Step::Finishing => "about to vote".to_owned(),
+        }
+    }
+
+    /// What the first range that is short of others waits for, and what to do. Without numbers that move, so that a log
+    /// says it once.
+    fn waits_for(&self, config: &Config, identity: &Identity, roster: &dyn Roster) -> String {
+        let short = |satisfies: &dyn Fn(&ServerId) -> bool| {
+            let ranges = config.topology.ranges_of(config.server);
+            ranges.into_iter().find_map(|range| {
+                let others = range.replicas.iter().filter(|server| **server != config.server);
+                let (have, lack): (Vec<_>, Vec<_>) = others.partition(|server| satisfies(server));
+                let needed = needed(range.replicas.len());
+                (have.len() < needed).then(|| (&range.start, have.len(), lack, needed))
+            })
+        };
+        let heard = |server: &ServerId| match &self.step {
+            Step::Asking(answers) => answers.contains_key(server),
+            Step::Recording(recorders) => recorders.contains_key(server),
+            Step::Choosing | Step::Copying(_) | Step::Finishing => true,
+        };
+        if let Some((start, have, lack, needed)) = short(&heard) {
+            let is_away = |server: &&ServerId| !roster.reachable(**server);
+            let away = named(lack.into_iter().filter(is_away));
+            let state = if away.is_empty() {
+                "all can be reached".to_owned()
+            } else {
+                format!("not reached: {away}")
+            };
+            return format!(
+                "its range at '{start}' needs the word of {needed} other replicas on what this server held before, and \
+                 {have} have given it ({state}); start the others, or if they are gone for good, start this server with \
+                 --accept-loss"
+            );
+        }
+        let votes = |server: &ServerId| match &self.step {
+            Step::Recording(recorders) => recorders.get(server).is_some_and(|r| r.voting),
+            Step::Asking(_) | Step::Choosing | Step::Copying(_) | Step::Finishing => true,
+        };
+        if identity.forgetful
+            && let Some((start, have, lack, needed)) = short(&votes)
+        {
+            let votes =
+                if have == 0 { "none votes".to_owned() } else { format!("only {have} votes") };
+            let lack = named(lack.into_iter());
+            return format!(
+                "its range at '{start}' needs {needed} voting replicas to copy from, and {votes} (not voting: {lack}: \
+                 new, or without their data too); bring back servers that still have their data, or if that is gone \
+                 for good, start one of those that do not vote with --accept-loss, then the others follow"
+            );
+        }
+        "asking the other replicas of its ranges what they remember of this server".to_owned()
+    }
+
+    /// One line in the log for each reason to wait, once it has lasted.
+    fn tell(&mut self, turn: &mut Turn<'_>, identity: &Identity) {
+        let waiting = matches!(self.step, Step::Asking(_) | Step::Recording(_));
+        if !waiting || turn.now.instant - self.since < WORTH_TELLING {
+            return;
+        }
+        let text = self.waits_for(turn.config, identity, turn.roster);
+        if text != self.told {
+            let line = format!("server {} does not vote yet: {text}", turn.config.server);
+            turn.out.notice(Urgency::Warning, line);
+            self.told = text;
         }
     }
 
@@ -163,7 +285,7 @@ impl Join {
         match &self.step {
             Step::Copying(copying) => {
                 if copying.deadline <= turn.now.instant {
-                    self.record_again(turn);
+                    self.on_late_page(turn);
                 }
             }
             Step::Asking(_) | Step::Choosing | Step::Recording(_) | Step::Finishing => {}
@@ -171,6 +293,7 @@ impl Join {
         if self.retry_at > turn.now.instant {
             return None;
         }
+        self.tell(turn, identity);
         self.ask(turn, identity);
         self.advance(turn, identity)
     }
@@ -244,19 +367,40 @@ impl Join {
                 JoinStep::Page(number),
                 PeerAnswer::Page { entries, truncated },
             ) if copying.number == *number => {
+                if truncated && entries.is_empty() {
+                    // Nothing, and more of it: not the end of the range. Asked for again at the deadline.
+                    let text = format!("server {from} sent an empty page that is not the last");
+                    self.progress.trouble = Some(text);
+                    return None;
+                }
                 let known = copying.recorders.get(&from).map(|recorder| recorder.incarnation);
                 if !reply.sender.voting || known != Some(reply.sender.incarnation) {
                     self.record_again(turn);
                     return None;
                 }
+                self.progress.late.remove(&from);
                 copying.take(turn, entries, truncated);
             }
             (Step::Copying(copying), JoinStep::Store(number), PeerAnswer::Stored { .. })
                 if copying.number == *number =>
             {
                 copying.open = copying.open.saturating_sub(1);
-                copying.cells += 1;
+                self.progress.cells += 1;
                 copying.deadline = turn.now.instant + PATIENCE;
+            }
+            (Step::Copying(copying), JoinStep::Page(number), PeerAnswer::Refused(refusal))
+                if copying.number == *number =>
+            {
+                // Asked for again at the deadline.
+                self.progress.trouble = Some(format!("server {from} refused a page: {refusal:?}"));
+                return None;
+            }
+            (Step::Copying(copying), JoinStep::Store(number), PeerAnswer::Refused(refusal))
+                if copying.number == *number =>
+            {
+                let text = format!("this server's own disk refused a cell: {refusal:?}");
+                self.progress.trouble = Some(text);
+                return None;
             }
             // A refusal, or an answer to a former step: the deadline or the next try will see to it.
             (_, _, _) => return None,
@@ -298,6 +442,7 @@ impl Join {
                 let remembered = || answers.values().flatten();
                 let forgetful = identity.forgetful
                     || remembered().any(|remembered| remembered.folder != identity.folder);
+                self.progress = Progress::default();
                 let latest = remembered().map(|remembered| remembered.incarnation).max();
                 let incarnation = latest.max(Some(identity.incarnation)).unwrap_or_default().next();
                 self.enter(turn, Step::Choosing);
@@ -322,22 +467,28 @@ impl Join {
                 if !covers(turn, votes) && !patience_over {
                     return None;
                 }
-                let tasks = sources(turn, votes);
                 let recorders = recorders.clone();
+                let all = sources(turn, votes, &self.progress.late);
+                let all_tasks = all.len();
+                let undone = |(start, source): &(Key, ServerId)| {
+                    !matches!(self.progress.of(start, *source, &recorders), Some(Reached::All))
+                };
+                let tasks = all.into_iter().filter(undone).collect();
                 self.next_number += 1;
                 let copying = Copying {
                     number: self.next_number,
                     tasks,
+                    all_tasks,
+                    paged: false,
                     recorders,
                     cursor: Key::bound(""),
                     next: None,
                     open: 0,
                     deadline: turn.now.instant + PATIENCE,
-                    cells: 0,
                 };
                 self.enter(turn, Step::Copying(copying));
                 if let Step::Copying(copying) = &mut self.step
-                    && copying.begin_range(turn)
+                    && copying.begin_range(turn, &self.progress)
                 {
                     return None;
                 }
@@ -345,7 +496,7 @@ impl Join {
                 Some(Decision::Vote)
             }
             Step::Copying(copying) => {
-                if copying.go_on(turn) {
+                if copying.go_on(turn, &mut self.progress) {
                     return None;
                 }
                 self.enter(turn, Step::Finishing);
@@ -355,7 +506,21 @@ impl Join {
         }
     }
 
-    /// A source has gone or has had a loss of its own: begin again with the record.
+    /// A page has not come in time, or could not be stored in time.
+    fn on_late_page(&mut self, turn: &mut Turn<'_>) {
+        let Step::Copying(copying) = &self.step else { return };
+        turn.out.count("rebuild_pages_late");
+        let progress = &mut self.progress;
+        progress.halvings = (progress.halvings + 1).min(MOST_HALVINGS);
+        if let (false, Some((_, source))) = (copying.paged, copying.tasks.last()) {
+            let late = progress.late.entry(*source).or_default();
+            *late = late.saturating_add(1);
+            progress.trouble = Some(format!("server {source} was late with a page"));
+        }
+        self.record_again(turn);
+    }
+
+    /// A source has gone or has had a loss of its own: the record again, then on from where each copy was.
     fn record_again(&mut self, turn: &Turn<'_>) {
         self.enter(turn, Step::Recording(BTreeMap::new()));
     }
@@ -368,25 +533,31 @@ impl Join {
 }
 
 impl Copying {
-    /// Asks for the first page of the task at the end of the list; false if there is none.
-    fn begin_range(&mut self, turn: &mut Turn<'_>) -> bool {
-        let Some((start, _)) = self.tasks.last() else { return false };
-        self.cursor = start.clone();
-        self.ask(turn);
+    /// Asks for the next page of the task at the end of the list; false if there is none.
+    fn begin_range(&mut self, turn: &mut Turn<'_>, progress: &Progress) -> bool {
+        let Some((start, source)) = self.tasks.last() else { return false };
+        self.cursor = match progress.of(start, *source, &self.recorders) {
+            Some(Reached::Before(key)) => key.clone(),
+            // Those that are done are no tasks.
+            Some(Reached::All) | None => start.clone(),
+        };
+        self.ask(turn, progress);
         true
     }
 
-    fn ask(&mut self, turn: &mut Turn<'_>) {
+    fn ask(&mut self, turn: &mut Turn<'_>, progress: &Progress) {
         let Some((start, source)) = self.tasks.last() else { return };
         let range = turn.config.topology.range_of(start);
         let request = PeerRequest::Page {
             from: self.cursor.clone(),
             to: range.end.clone(),
             epoch: range.epoch,
-            max_entries: PAGE_ENTRIES,
-            max_bytes: PAGE_BYTES,
+            max_entries: (turn.config.rebuild_page >> progress.halvings).max(1),
+            max_bytes: (PAGE_BYTES >> progress.halvings).max(1),
             with_values: true,
         };
+        turn.out.count("rebuild_pages");
+        self.paged = false;
         self.deadline = turn.now.instant + PATIENCE;
         self.open = 1;
         turn.out.ask(*source, Origin::Join(JoinStep::Page(self.number)), request, self.deadline);
@@ -398,6 +569,7 @@ impl Copying {
         self.next =
             if truncated { entries.last().map(|entry| entry.key.successor()) } else { None };
         self.open = entries.len();
+        self.paged = true;
         for PageEntry { key, version, content } in entries {
             // An entry without content was not asked for; the page then never completes, and is asked for again.
             let Some(content) = content else { continue };
@@ -410,18 +582,44 @@ impl Copying {
     }
 
     /// Goes on once the page is durable here; false when everything is copied.
-    fn go_on(&mut self, turn: &mut Turn<'_>) -> bool {
+    fn go_on(&mut self, turn: &mut Turn<'_>, progress: &mut Progress) -> bool {
         if self.open > 0 {
             return true;
         }
-        if let Some(next) = self.next.take() {
+        progress.halvings = progress.halvings.saturating_sub(1);
+        let next = self.next.take();
+        let Some((start, source)) = self.tasks.last() else { return false };
+        if let Some(recorder) = self.recorders.get(source) {
+            let place = (start.clone(), *source, recorder.incarnation);
+            let reached = next.clone().map_or(Reached::All, Reached::Before);
+            progress.reached.insert(place, reached);
+        }
+        if let Some(next) = next {
             self.cursor = next;
-            self.ask(turn);
+            self.ask(turn, progress);
             return true;
         }
         self.tasks.pop();
-        self.begin_range(turn)
+        self.begin_range(turn, progress)
     }
+}
+
+impl Progress {
+    /// How far a range has been copied from a source in the life in which it has recorded this one.
+    fn of(
+        &self,
+        start: &Key,
+        source: ServerId,
+        recorders: &BTreeMap<ServerId, Recorder>,
+    ) -> Option<&Reached> {
+        let incarnation = recorders.get(&source)?.incarnation;
+        self.reached.get(&(start.clone(), source, incarnation))
+    }
+}
+
+/// Servers by number, for people.
+fn named<'a>(servers: impl Iterator<Item = &'a ServerId>) -> String {
+    servers.map(|server| format!("server {server}")).collect::<Vec<_>>().join(", ")
 }
 
 /// How many others must know of a new life before it counts: one more than a majority can do without.
@@ -439,15 +637,21 @@ fn covers(turn: &Turn<'_>, satisfies: impl Fn(&ServerId) -> bool) -> bool {
     })
 }
 
-/// Which range to copy from whom: of each range, as many as are needed.
-fn sources(turn: &Turn<'_>, may: impl Fn(&ServerId) -> bool) -> Vec<(Key, ServerId)> {
+/// Which range to copy from whom: of each range, as many as are needed, those first that were not late of late.
+fn sources(
+    turn: &Turn<'_>,
+    may: impl Fn(&ServerId) -> bool,
+    late: &BTreeMap<ServerId, u32>,
+) -> Vec<(Key, ServerId)> {
     let me = turn.config.server;
     let mut tasks = Vec::new();
     for range in turn.config.topology.ranges_of(me) {
         let others = range.replicas.iter().filter(|server| **server != me && may(server));
+        let mut others: Vec<_> = others.copied().collect();
+        others.sort_by_key(|server| late.get(server).copied().unwrap_or_default());
         let one = turn.config.flaw == Some(Flaw::CopyFromOne);
-        let chosen = others.take(if one { 1 } else { needed(range.replicas.len()) });
-        tasks.extend(chosen.map(|server| (range.start.clone(), *server)));
+        others.truncate(if one { 1 } else { needed(range.replicas.len()) });
+        tasks.extend(others.into_iter().map(|server| (range.start.clone(), server)));
     }
     tasks
 }

@@ -47,6 +47,8 @@ impl World {
         config.partitioner = self.shape.partitioner;
         config.accept_loss = self.fewest_copies(id) == 1;
         config.max_hints = self.shape.max_hints;
+        // So that a rebuild of few keys is one of several pages.
+        config.rebuild_page = 2;
         config.repair_interval = Duration::from_secs(1);
         config.cells = StoreOptions { memory: 200, dead_percent: 50, flaw: storage };
         config.max_loading = 60;
