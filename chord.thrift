@@ -182,6 +182,8 @@ struct PeerStatus {
   5: required i32 incarnation,
   /** Hints that wait here for that server. */
   6: required i64 hints,
+  /** What its disk does that it should not, by its own word: a sentence. Absent: nothing. */
+  8: optional string disk,
 }
 
 struct StatusResponse {
@@ -202,6 +204,8 @@ struct StatusResponse {
   11: required i64 memory_budget,
   /** Named counters: operations, outcomes, repairs, syncs. */
   12: required map<string, i64> counters,
+  /** What this server's disk does that it should not: a sentence. Absent: nothing. */
+  14: optional string disk,
 }
 
 /** What one server holds of its own, without asking others: for the inspector. */
@@ -299,6 +303,16 @@ exception PeerRefusal {
   1: required string message,
 }
 
+/** What a server's disk does. */
+enum DiskState {
+  HEALTHY = 0,
+  /** It has carried out nothing for a second, though asked. */
+  HANGING = 1,
+  /** It has no room for what was appended last. */
+  FULL = 2,
+  READ_ONLY = 3,
+}
+
 /** Who answers, and which incarnations of others it knows: a coordinator discards answers from older ones. */
 struct PeerSender {
   1: required i32 incarnation,
@@ -308,6 +322,8 @@ struct PeerSender {
   5: required list<i32> known_incarnations,
   /** As in its hello: to which of its processes `position` belongs. */
   6: optional i64 session,
+  /** Absent: healthy. A state that is not known here is one that takes no writes. */
+  8: optional DiskState disk,
 }
 
 enum RefusalReason {

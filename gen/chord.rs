@@ -146,6 +146,66 @@ impl From<&ErrorCode> for i32 {
   }
 }
 
+/// What a server's disk does.
+#[derive(Copy, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct DiskState(pub i32);
+
+impl DiskState {
+  pub const HEALTHY: DiskState = DiskState(0);
+  /// It has carried out nothing for a second, though asked.
+  pub const HANGING: DiskState = DiskState(1);
+  /// It has no room for what was appended last.
+  pub const FULL: DiskState = DiskState(2);
+  pub const READ_ONLY: DiskState = DiskState(3);
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::HEALTHY,
+    Self::HANGING,
+    Self::FULL,
+    Self::READ_ONLY,
+  ];
+}
+
+impl TSerializable for DiskState {
+  #[allow(clippy::trivially_copy_pass_by_ref)]
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    o_prot.write_i32(self.0)
+  }
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<DiskState> {
+    let enum_value = i_prot.read_i32()?;
+    Ok(DiskState::from(enum_value))
+  }
+}
+
+impl From<i32> for DiskState {
+  fn from(i: i32) -> Self {
+    match i {
+      0 => DiskState::HEALTHY,
+      1 => DiskState::HANGING,
+      2 => DiskState::FULL,
+      3 => DiskState::READ_ONLY,
+      _ => DiskState(i)
+    }
+  }
+}
+
+impl From<&i32> for DiskState {
+  fn from(i: &i32) -> Self {
+    DiskState::from(*i)
+  }
+}
+
+impl From<DiskState> for i32 {
+  fn from(e: DiskState) -> i32 {
+    e.0
+  }
+}
+
+impl From<&DiskState> for i32 {
+  fn from(e: &DiskState) -> i32 {
+    e.0
+  }
+}
+
 #[derive(Copy, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct RefusalReason(pub i32);
 
@@ -1593,10 +1653,12 @@ pub struct PeerStatus {
   pub incarnation: i32,
   /// Hints that wait here for that server.
   pub hints: i64,
+  /// What its disk does that it should not, by its own word: a sentence. Absent: nothing.
+  pub disk: Option<String>,
 }
 
 impl PeerStatus {
-  pub fn new(server: i32, address: String, alive: bool, voting: bool, incarnation: i32, hints: i64) -> PeerStatus {
+  pub fn new<F8>(server: i32, address: String, alive: bool, voting: bool, incarnation: i32, hints: i64, disk: F8) -> PeerStatus where F8: Into<Option<String>> {
     PeerStatus {
       server,
       address,
@@ -1604,6 +1666,7 @@ impl PeerStatus {
       voting,
       incarnation,
       hints,
+      disk: disk.into(),
     }
   }
 }
@@ -1617,6 +1680,7 @@ impl TSerializable for PeerStatus {
     let mut f_4: Option<bool> = None;
     let mut f_5: Option<i32> = None;
     let mut f_6: Option<i64> = None;
+    let mut f_8: Option<String> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -1648,6 +1712,10 @@ impl TSerializable for PeerStatus {
           let val = i_prot.read_i64()?;
           f_6 = Some(val);
         },
+        8 => {
+          let val = i_prot.read_string()?;
+          f_8 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -1668,6 +1736,7 @@ impl TSerializable for PeerStatus {
       voting: f_4.expect("auto-generated code should have checked for presence of required fields"),
       incarnation: f_5.expect("auto-generated code should have checked for presence of required fields"),
       hints: f_6.expect("auto-generated code should have checked for presence of required fields"),
+      disk: f_8,
     };
     Ok(ret)
   }
@@ -1692,6 +1761,11 @@ impl TSerializable for PeerStatus {
     o_prot.write_field_begin(&TFieldIdentifier::new("hints", TType::I64, 6))?;
     o_prot.write_i64(self.hints)?;
     o_prot.write_field_end()?;
+    if let Some(ref fld_var) = self.disk {
+      o_prot.write_field_begin(&TFieldIdentifier::new("disk", TType::String, 8))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }
@@ -1720,10 +1794,12 @@ pub struct StatusResponse {
   pub memory_budget: i64,
   /// Named counters: operations, outcomes, repairs, syncs.
   pub counters: BTreeMap<String, i64>,
+  /// What this server's disk does that it should not: a sentence. Absent: nothing.
+  pub disk: Option<String>,
 }
 
 impl StatusResponse {
-  pub fn new(server: i32, incarnation: i32, voting: bool, state: String, peers: Vec<PeerStatus>, keys: i64, tombstones: i64, log_bytes: i64, hint_log_bytes: i64, memory_bytes: i64, memory_budget: i64, counters: BTreeMap<String, i64>) -> StatusResponse {
+  pub fn new<F14>(server: i32, incarnation: i32, voting: bool, state: String, peers: Vec<PeerStatus>, keys: i64, tombstones: i64, log_bytes: i64, hint_log_bytes: i64, memory_bytes: i64, memory_budget: i64, counters: BTreeMap<String, i64>, disk: F14) -> StatusResponse where F14: Into<Option<String>> {
     StatusResponse {
       server,
       incarnation,
@@ -1737,6 +1813,7 @@ impl StatusResponse {
       memory_bytes,
       memory_budget,
       counters,
+      disk: disk.into(),
     }
   }
 }
@@ -1756,6 +1833,7 @@ impl TSerializable for StatusResponse {
     let mut f_10: Option<i64> = None;
     let mut f_11: Option<i64> = None;
     let mut f_12: Option<BTreeMap<String, i64>> = None;
+    let mut f_14: Option<String> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -1824,6 +1902,10 @@ impl TSerializable for StatusResponse {
           i_prot.read_map_end()?;
           f_12 = Some(val);
         },
+        14 => {
+          let val = i_prot.read_string()?;
+          f_14 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -1856,6 +1938,7 @@ impl TSerializable for StatusResponse {
       memory_bytes: f_10.expect("auto-generated code should have checked for presence of required fields"),
       memory_budget: f_11.expect("auto-generated code should have checked for presence of required fields"),
       counters: f_12.expect("auto-generated code should have checked for presence of required fields"),
+      disk: f_14,
     };
     Ok(ret)
   }
@@ -1907,6 +1990,11 @@ impl TSerializable for StatusResponse {
     }
     o_prot.write_map_end()?;
     o_prot.write_field_end()?;
+    if let Some(ref fld_var) = self.disk {
+      o_prot.write_field_begin(&TFieldIdentifier::new("disk", TType::String, 14))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }
@@ -2921,10 +3009,12 @@ pub struct PeerSender {
   pub known_incarnations: Vec<i32>,
   /// As in its hello: to which of its processes `position` belongs.
   pub session: Option<i64>,
+  /// Absent: healthy. A state that is not known here is one that takes no writes.
+  pub disk: Option<DiskState>,
 }
 
 impl PeerSender {
-  pub fn new<F6>(incarnation: i32, voting: bool, position: i64, known_servers: Vec<i32>, known_incarnations: Vec<i32>, session: F6) -> PeerSender where F6: Into<Option<i64>> {
+  pub fn new<F6, F8>(incarnation: i32, voting: bool, position: i64, known_servers: Vec<i32>, known_incarnations: Vec<i32>, session: F6, disk: F8) -> PeerSender where F6: Into<Option<i64>>, F8: Into<Option<DiskState>> {
     PeerSender {
       incarnation,
       voting,
@@ -2932,6 +3022,7 @@ impl PeerSender {
       known_servers,
       known_incarnations,
       session: session.into(),
+      disk: disk.into(),
     }
   }
 }
@@ -2945,6 +3036,7 @@ impl TSerializable for PeerSender {
     let mut f_4: Option<Vec<i32>> = None;
     let mut f_5: Option<Vec<i32>> = None;
     let mut f_6: Option<i64> = None;
+    let mut f_8: Option<DiskState> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -2988,6 +3080,10 @@ impl TSerializable for PeerSender {
           let val = i_prot.read_i64()?;
           f_6 = Some(val);
         },
+        8 => {
+          let val = DiskState::read_from_in_protocol(i_prot)?;
+          f_8 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -3007,6 +3103,7 @@ impl TSerializable for PeerSender {
       known_servers: f_4.expect("auto-generated code should have checked for presence of required fields"),
       known_incarnations: f_5.expect("auto-generated code should have checked for presence of required fields"),
       session: f_6,
+      disk: f_8,
     };
     Ok(ret)
   }
@@ -3039,6 +3136,11 @@ impl TSerializable for PeerSender {
     if let Some(fld_var) = self.session {
       o_prot.write_field_begin(&TFieldIdentifier::new("session", TType::I64, 6))?;
       o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.disk {
+      o_prot.write_field_begin(&TFieldIdentifier::new("disk", TType::I32, 8))?;
+      fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Cell, Content, Epoch, FolderId, Incarnation, Key, Level, Reached, ServerId, Status,
+    Cell, Content, DiskState, Epoch, FolderId, Incarnation, Key, Level, Reached, ServerId, Status,
     TopologyView, Version,
 };
 
@@ -160,7 +160,7 @@ pub struct ScanEntry {
     pub version: Version,
 }
 
-/// How a call ends that has not succeeded. The first four are a definite *no*: nothing was stored, no hint was
+/// How a call ends that has not succeeded. All but the last are a definite *no*: nothing was stored, no hint was
 /// kept, it will never take effect. [`Failure::TimedOut`] is *unknown*.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -194,6 +194,14 @@ pub enum Failure {
     Overloaded {
         /// The server that was asked.
         server: ServerId,
+    },
+    /// The server may issue no version before its disk has recorded up to where its clock may go, which the disk does not do.
+    #[error("the disk of server {server} {state}; nothing was stored; ask another server")]
+    Disk {
+        /// The server that was asked.
+        server: ServerId,
+        /// What its disk does.
+        state: DiskState,
     },
     /// It may or may not take effect, now or later.
     #[error("timed out: {level} requires {required} replicas, {received} answered in time; {}",
@@ -277,9 +285,10 @@ impl Failure {
     pub fn may_retry(&self) -> bool {
         match self {
             Failure::Invalid(_) => false,
-            Failure::Unavailable { .. } | Failure::Joining { .. } | Failure::Overloaded { .. } => {
-                true
-            }
+            Failure::Unavailable { .. }
+            | Failure::Joining { .. }
+            | Failure::Overloaded { .. }
+            | Failure::Disk { .. } => true,
             Failure::TimedOut { version, .. } => version.is_none(),
         }
     }
@@ -290,7 +299,8 @@ impl Failure {
             Failure::Invalid(_)
             | Failure::Unavailable { .. }
             | Failure::Joining { .. }
-            | Failure::Overloaded { .. } => true,
+            | Failure::Overloaded { .. }
+            | Failure::Disk { .. } => true,
             Failure::TimedOut { .. } => false,
         }
     }
@@ -451,6 +461,8 @@ pub struct Sender {
     pub session: u64,
     /// Incarnations it knows of the servers it shares ranges with; answers of older ones are to be discarded.
     pub known: SmallVec<[(ServerId, Incarnation); 4]>,
+    /// What its disk does.
+    pub disk: DiskState,
 }
 
 /// The answer itself.

@@ -9,6 +9,7 @@
 //! [`Now`] and [`HybridClock`] is fed from outside.
 
 mod cell;
+mod disk;
 mod id;
 mod key;
 mod level;
@@ -19,6 +20,7 @@ mod time;
 mod version;
 
 pub use cell::{Cell, Content, MAX_VALUE_LENGTH};
+pub use disk::DiskState;
 pub use id::{CallId, Epoch, FolderId, Incarnation, RequestId, ServerId};
 pub use key::{Key, KeyError, MAX_KEY_LENGTH, MAX_PLACE_LENGTH};
 pub use level::{Level, Reached, UnknownLevel};

@@ -33,6 +33,8 @@ pub struct Status {
     pub memory_budget: u64,
     /// What was done so often.
     pub counters: BTreeMap<String, u64>,
+    /// What its disk does that it should not, and since when: a sentence.
+    pub disk: Option<String>,
 }
 
 /// Another server as this one sees it.
@@ -50,6 +52,8 @@ pub struct PeerStatus {
     pub incarnation: Incarnation,
     /// Hints that wait here for it.
     pub hints: u64,
+    /// What its disk does that it should not, by its own word, and since when that is known here: a sentence.
+    pub disk: Option<String>,
 }
 
 /// Which server keeps what, as clients are told.

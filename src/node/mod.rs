@@ -16,6 +16,7 @@
 //! | `repair` | differences between replicas, found and mended without a read |
 //! | `membership` | who is alive, in which life; how a server with a new folder comes to vote |
 //! | `rounds` | the first rounds of many writes as one question |
+//! | `health` | what this server's own disk does |
 //! | `identity` | what the folder must remember, and who waits for it to be saved |
 //!
 //! The parts never import each other. A finished write reports whom it has not reached, and `node.rs` hands that to
@@ -51,6 +52,7 @@ mod effect;
 mod event;
 mod flaw;
 mod handoff;
+mod health;
 mod identity;
 mod membership;
 #[expect(clippy::module_inception, reason = "the node itself, among its parts")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::coordinator::{Coordinator, Missed, ScanPart};
 use super::handoff::Handoff;
+use super::health::Health;
 use super::identity::{IdentityKeeper, OnSaved};
 use super::membership::join::{Decision, Join};
 use super::membership::{Membership, NO_SESSION, RosterAt, ping, remember};
@@ -39,6 +40,7 @@ pub struct Node {
     random: u64,
     clock: HybridClock,
     keeper: IdentityKeeper,
+    health: Health,
     /// While this server does not vote.
     join: Option<Join>,
     membership: Membership,
@@ -101,6 +103,7 @@ impl Node {
             random: seed,
             clock,
             keeper: IdentityKeeper::new(identity),
+            health: Health::new(now),
             join,
             membership,
             replica,
@@ -128,6 +131,7 @@ impl Node {
             return;
         }
         self.now = now;
+        self.health.on_step(now);
         match event {
             Event::Call { call, request } => self.on_call(call, request),
             Event::Request { from, id, request } => {
@@ -148,11 +152,14 @@ impl Node {
             self.on_time();
             self.run_internal();
         }
+        self.look_at_disk();
         let first = effects.len();
         self.out.take_effects(effects);
         for effect in &effects[first..] {
-            if let Effect::Send { to, .. } = effect {
-                self.membership.on_asked(*to, now.instant);
+            match effect {
+                Effect::Send { to, .. } => self.membership.on_asked(*to, now.instant),
+                Effect::Storage(_) => self.health.on_ordered(now),
+                _ => {}
             }
         }
     }
@@ -166,6 +173,7 @@ impl Node {
             self.repair.next_deadline(),
             self.join.as_ref().map(Join::next_deadline),
             self.keeper.next_deadline(),
+            self.health.next_deadline(),
             Some(self.save_positions_at),
             self.out.next_deadline(),
         ]
@@ -336,6 +344,7 @@ impl Node {
             voting: self.membership.is_voting(server),
             incarnation: self.membership.incarnation(server),
             hints: self.handoff.count(server),
+            disk: self.describe_peers_disk(server),
         };
         let counters = self.out.counters().iter();
         let mut counters: std::collections::BTreeMap<_, _> =
@@ -359,6 +368,7 @@ impl Node {
             memory_bytes: cells.memory_bytes,
             memory_budget: self.config.cells.memory,
             counters,
+            disk: self.describe_disk(),
         }
     }
 
@@ -411,7 +421,7 @@ impl Node {
 
     fn on_reply(&mut self, from: ServerId, id: RequestId, reply: PeerReply) {
         if from != self.config.server {
-            self.membership.on_sender(from, &reply.sender);
+            self.membership.on_sender(from, &reply.sender, self.now);
             self.note_position(from, &reply);
             self.check_own_life(from, &reply);
         }
@@ -585,6 +595,7 @@ impl Node {
     // ── Storage ─────────────────────────────────────────────────────────────────────────────────────────
 
     fn on_completion(&mut self, completion: Completion) {
+        self.health.on_completed(self.now, &completion);
         match completion {
             Completion::Broken { error, file } => {
                 self.stopped = true;
@@ -666,6 +677,7 @@ impl Node {
         let now = self.now.instant;
         self.out.expire(now);
         self.out.ask_clocks(now, &self.config);
+        self.probe_disk();
         self.keeper.on_time(now, &mut self.out);
         let missed = turn!(self, |turn| self.coordinator.on_time(turn));
         self.keep_hints(missed);

@@ -12,7 +12,7 @@
 //! | `stall n2` / `unstall n2` | its disk does nothing / catches up |
 //! | `crash n2` / `restart n2` / `wipe n2` | links break, unsynced bytes are lost / comes back / its disk is empty |
 //! | `advance ms=1000` | time passes, in steps of the nodes' own deadlines |
-//! | `state key` | what every server holds of a key, and who votes |
+//! | `state key` | what every server holds of a key, who votes, and whose disk is not well |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
@@ -580,6 +580,14 @@ impl Stage {
                         }
                         if !status.voting {
                             standing += ", does not vote";
+                        }
+                        if let Some(disk) = &status.disk {
+                            standing += &format!(", {disk}");
+                        }
+                        for peer in &status.peers {
+                            if let Some(disk) = &peer.disk {
+                                standing += &format!(", of n{}: {disk}", peer.server);
+                            }
                         }
                     }
                     other => self.perform(server, other),

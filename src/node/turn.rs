@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::rounds::ClockRounds;
 use super::{Config, Effect, Flaw, Notice, Urgency};
 use crate::model::{
-    CallId, ClientResponse, Failure, HybridClock, Incarnation, Instant, Key, Now, PeerReply,
-    PeerRequest, Pending, RequestId, ServerId, Version,
+    CallId, ClientResponse, DiskState, Failure, HybridClock, Incarnation, Instant, Key, Now,
+    PeerReply, PeerRequest, Pending, RequestId, ServerId, Version,
 };
 use crate::storage::Command;
 
@@ -22,6 +22,8 @@ pub trait Roster {
     fn prompt(&self, server: ServerId) -> bool;
     /// Requests can be sent to it.
     fn reachable(&self, server: ServerId) -> bool;
+    /// What its disk does, by its own word.
+    fn disk(&self, server: ServerId) -> DiskState;
     /// Its latest known life: answers of an older one do not count.
     fn incarnation(&self, server: ServerId) -> Incarnation;
 }

@@ -303,7 +303,9 @@ pub(super) fn failure_out(failure: &Failure) -> wire::ChordError {
             error.alive = Some(*alive as i32);
         }
         Failure::Joining { .. } => error.code = wire::ErrorCode::UNAVAILABLE,
-        Failure::Overloaded { .. } => error.code = wire::ErrorCode::OVERLOADED,
+        Failure::Overloaded { .. } | Failure::Disk { .. } => {
+            error.code = wire::ErrorCode::OVERLOADED;
+        }
         Failure::TimedOut { level, required, received, version } => {
             error.code = wire::ErrorCode::TIMED_OUT;
             error.level = Some(level_out(*level));
@@ -442,6 +444,7 @@ pub(super) fn status_answer(status: &Status) -> wire::StatusResponse {
         incarnation: version_out(Version { incarnation: peer.incarnation, ..Version::ZERO })
             .incarnation,
         hints: peer.hints as i64,
+        disk: peer.disk.clone(),
     };
     let own = Version { incarnation: status.incarnation, ..Version::ZERO };
     wire::StatusResponse {
@@ -457,6 +460,7 @@ pub(super) fn status_answer(status: &Status) -> wire::StatusResponse {
         memory_bytes: status.memory_bytes as i64,
         memory_budget: status.memory_budget as i64,
         counters: status.counters.iter().map(|(name, n)| (name.clone(), *n as i64)).collect(),
+        disk: status.disk.clone(),
     }
 }
 
@@ -469,6 +473,7 @@ pub(super) fn status_reply(answer: wire::StatusResponse) -> Result<ClientRespons
             voting: peer.voting,
             incarnation: incarnation_in(peer.incarnation)?,
             hints: peer.hints as u64,
+            disk: peer.disk,
         })
     };
     Ok(ClientResponse::Status(Box::new(Status {
@@ -484,6 +489,7 @@ pub(super) fn status_reply(answer: wire::StatusResponse) -> Result<ClientRespons
         memory_bytes: answer.memory_bytes as u64,
         memory_budget: answer.memory_budget as u64,
         counters: answer.counters.into_iter().map(|(name, n)| (name, n as u64)).collect(),
+        disk: answer.disk,
     })))
 }
 

@@ -12,7 +12,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::client::{level_out, timeout_out, version_out};
-use super::peer::incarnation_out;
+use super::peer::{disk_in, disk_out, incarnation_out};
 use super::{Answer, Call, Framing, MAX_FRAME_LENGTH, Method, Protocol, Reply, Request, Sequence};
 use super::{Format, client};
 use crate::model::{
@@ -147,6 +147,9 @@ impl Writer<'_> {
             self.out.put_i32(incarnation_out(*incarnation));
         }
         self.i64(6, sender.session as i64);
+        if let Some(disk) = disk_out(sender.disk) {
+            self.i32(8, disk);
+        }
         self.out.put_u8(STOP);
     }
 }
@@ -418,8 +421,9 @@ impl Reader<'_> {
         let known =
             servers.chunks(4).zip(incarnations.chunks(4)).map(pair).collect::<Option<_>>()?;
         let session = self.i64(6)? as u64;
+        let disk = disk_in(self.optional_i32(8)?);
         self.stop()?;
-        Some(Sender { incarnation, voting, position, session, known })
+        Some(Sender { incarnation, voting, position, session, known, disk })
     }
 
     /// The bytes of a list of numbers.

@@ -293,9 +293,10 @@ pub mod original {
     pub fn text(failure: &Failure) -> &'static str {
         match failure {
             Failure::Invalid(_) => BAD_REQUEST,
-            Failure::Unavailable { .. } | Failure::Joining { .. } | Failure::Overloaded { .. } => {
-                UNAVAILABLE
-            }
+            Failure::Unavailable { .. }
+            | Failure::Joining { .. }
+            | Failure::Overloaded { .. }
+            | Failure::Disk { .. } => UNAVAILABLE,
             Failure::TimedOut { .. } => UNKNOWN,
         }
     }

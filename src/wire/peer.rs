@@ -5,7 +5,7 @@ use chord_gen as wire;
 use super::Error;
 use super::client::{incarnation_in, server_in, version_in, version_out};
 use crate::model::{
-    Cell, Content, Epoch, FolderId, Hello, Incarnation, Join, Key, MAX_PLACE_LENGTH,
+    Cell, Content, DiskState, Epoch, FolderId, Hello, Incarnation, Join, Key, MAX_PLACE_LENGTH,
     MAX_VALUE_LENGTH, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read, Refusal, Remembered,
     Sender, ServerId, Version,
 };
@@ -87,6 +87,28 @@ fn sender_out(sender: &Sender) -> wire::PeerSender {
         known_servers: known.iter().map(|(server, _)| server.0.into()).collect(),
         known_incarnations: known.iter().map(|(_, known)| incarnation_out(*known)).collect(),
         session: Some(sender.session as i64),
+        disk: disk_out(sender.disk).map(wire::DiskState),
+    }
+}
+
+/// Nothing is said of a disk that does what it should.
+pub(super) fn disk_out(disk: DiskState) -> Option<i32> {
+    let state = match disk {
+        DiskState::Healthy => return None,
+        DiskState::Hanging => wire::DiskState::HANGING,
+        DiskState::Full => wire::DiskState::FULL,
+        DiskState::ReadOnly => wire::DiskState::READ_ONLY,
+    };
+    Some(state.0)
+}
+
+/// A state that is not known here is taken for one in which nothing can be written.
+pub(super) fn disk_in(disk: Option<i32>) -> DiskState {
+    match disk.map(wire::DiskState) {
+        None | Some(wire::DiskState::HEALTHY) => DiskState::Healthy,
+        Some(wire::DiskState::HANGING) => DiskState::Hanging,
+        Some(wire::DiskState::FULL) => DiskState::Full,
+        Some(_) => DiskState::ReadOnly,
     }
 }
 
@@ -104,6 +126,7 @@ fn sender_in(sender: wire::PeerSender) -> Result<Sender, Error> {
         position: sender.position as u64,
         session: sender.session.unwrap_or(0) as u64,
         known: pairs.map(known).collect::<Result<_, Error>>()?,
+        disk: disk_in(sender.disk.map(|disk| disk.0)),
     })
 }
 

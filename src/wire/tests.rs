@@ -7,10 +7,10 @@ use super::codec::{decode_any_call, decode_any_reply, encode_any_answer, encode_
 use super::*;
 use crate::model::Reached;
 use crate::model::{
-    Cell, ClientRequest, ClientResponse, Content, Epoch, Failure, FolderId, Hello, Incarnation,
-    InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply, PeerRequest,
-    PeerStatus, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender, ServerId, Status,
-    TopologyView, Version, ViewRange, ViewServer,
+    Cell, ClientRequest, ClientResponse, Content, DiskState, Epoch, Failure, FolderId, Hello,
+    Incarnation, InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply,
+    PeerRequest, PeerStatus, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender, ServerId,
+    Status, TopologyView, Version, ViewRange, ViewServer,
 };
 
 fn key() -> impl Strategy<Value = Key> {
@@ -154,13 +154,19 @@ fn calls() -> impl Strategy<Value = Call> {
 
 fn sender() -> impl Strategy<Value = Sender> {
     let known = proptest::collection::vec((any::<u16>(), 1..9u32), 0..4);
-    (0..9u32, any::<bool>(), any::<u64>(), known).prop_map(
-        |(incarnation, voting, position, known)| {
+    let disk = prop_oneof![
+        Just(DiskState::Healthy),
+        Just(DiskState::Hanging),
+        Just(DiskState::Full),
+        Just(DiskState::ReadOnly),
+    ];
+    (0..9u32, any::<bool>(), any::<u64>(), known, disk).prop_map(
+        |(incarnation, voting, position, known, disk)| {
             let known =
                 known.into_iter().map(|(server, life)| (ServerId(server), Incarnation(life)));
             let incarnation = Incarnation(incarnation);
             let session = position.rotate_left(9);
-            Sender { incarnation, voting, position, session, known: known.collect() }
+            Sender { incarnation, voting, position, session, known: known.collect(), disk }
         },
     )
 }
@@ -227,13 +233,19 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         ClientRequest::Put(PreparedPut { key, content, level, timeout, ticket: None, after: None })
     };
     let cell = |content| Some(Cell { version, content });
-    let peer =
-        PeerStatus { address: "a:1".to_owned(), alive: true, hints: 3, ..PeerStatus::default() };
+    let peer = PeerStatus {
+        address: "a:1".to_owned(),
+        alive: true,
+        hints: 3,
+        disk: Some("its disk hangs".to_owned()),
+        ..PeerStatus::default()
+    };
     let status = Status {
         state: "not voting".to_owned(),
         peers: vec![peer],
         keys: u64::MAX,
         counters: [("reads_ok".to_owned(), 9)].into(),
+        disk: Some("its disk is full".to_owned()),
         ..Status::default()
     };
     let view = TopologyView {
@@ -477,10 +489,12 @@ fn answers_of_clients_come_back_in_every_format() {
 fn failures_keep_their_numbers_and_their_ticket() {
     let version = Version { time: 7, server: ServerId(2), incarnation: Incarnation(1), step: 0 };
     let (level, required) = (Level::Quorum, 2);
+    let disk = Failure::Disk { server: ServerId(1), state: DiskState::Hanging };
     let failures = [
         (Failure::Invalid(Invalid::EmptyRange), FailureCode::InvalidRequest, true, false),
         (Failure::Unavailable { level, required, alive: 1 }, FailureCode::Unavailable, true, true),
         (Failure::Overloaded { server: ServerId(1) }, FailureCode::Overloaded, true, true),
+        (disk, FailureCode::Overloaded, true, true),
         (
             Failure::TimedOut { level, required, received: 1, version: Some(version) },
             FailureCode::TimedOut,

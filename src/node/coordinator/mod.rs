@@ -10,6 +10,11 @@
 //! | 3 | send the cell to all replicas; as many as required hold it durably: *success* | one suffices |
 //! | 4 | the deadline passes, or no more can answer: *unknown*, with the version as ticket | the same |
 //!
+//! A replica whose disk is full or read-only is not counted on in step 0, and the cell is sent to it all the same: it refuses at
+//! once, unless it has room again. To one whose disk hangs the cell is sent only if the others are too few, or have not answered after a
+//! tenth of a second, for it would wait there in memory: it gets a hint. The clock of step 1 needs no disk, so both are asked for that. A coordinator whose
+//! own disk takes no writes answers with a definite no once it may issue no more versions, which is after two seconds at most.
+//!
 //! After the answer the write goes on until every replica has answered or the deadline has passed; whom it has
 //! not reached gets a hint. A replica that holds something newer, durably, counts: this write was overtaken by a
 //! concurrent one. A write that failed is never undone, for a reader may have seen it, and never sent again
@@ -17,7 +22,7 @@
 //!
 //! At AVAILABLE the steps are those of QUORUM, but a majority is required only while it lives; else all that live are, and one at
 //! least. Who lives is looked at whenever something is heard and every [`LOOK`], so a majority may be lost in the middle. A replica that
-//! lives and refuses is no dead one: a later read might ask that one alone. What the answer says it has had is QUORUM only if
+//! lives and refuses, or whose disk hangs, is no dead one: a later read might ask that one alone. What the answer says it has had is QUORUM only if
 //! the version was taken from a majority, or a majority holds nothing newer.
 //!
 //! # A read
@@ -100,6 +105,13 @@ impl Place {
     /// Replicas that may be counted on.
     fn alive(&self, roster: &dyn Roster) -> usize {
         self.replicas.iter().filter(|replica| roster.alive(**replica)).count()
+    }
+
+    /// Of those, the ones that can be expected to store.
+    fn storing(&self, roster: &dyn Roster) -> usize {
+        let stores =
+            |replica: &&ServerId| roster.alive(**replica) && roster.disk(**replica).takes_writes();
+        self.replicas.iter().filter(stores).count()
     }
 }
 
@@ -371,6 +383,20 @@ impl Coordinator {
                 })
             })
             .collect()
+    }
+
+    /// This server's own disk takes no writes: no greater clock ceiling is to be expected. Nothing was sent of what waits for
+    /// one.
+    pub(super) fn on_ill_disk(&mut self, turn: &mut Turn<'_>) {
+        let ids: Vec<_> = self.clock_waiters.iter().copied().collect();
+        for id in ids {
+            let missed = self.with(turn, id, |operation, turn| {
+                if let Operation::Write(write) = operation {
+                    write.on_ill_disk(turn);
+                }
+            });
+            debug_assert!(missed.is_none(), "what was sent nowhere is missing nowhere");
+        }
     }
 
     /// Some write waits for a greater clock ceiling.

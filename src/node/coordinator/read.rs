@@ -52,14 +52,16 @@ struct Held {
 }
 
 /// Whom to ask first: whoever votes, for the answer of others does not count; of them those that are not known to lack what this
-/// server has written (`behind`); then this server itself, whose own copy costs no message; then those that do not hesitate.
+/// server has written (`behind`); then those whose disks do not hang; then this server itself, whose own copy costs no message;
+/// then those that do not hesitate.
 pub(super) fn preference(
     turn: &Turn<'_>,
     server: ServerId,
     behind: bool,
-) -> (bool, bool, bool, bool) {
+) -> (bool, bool, bool, bool, bool) {
     let (alive, prompt) = (turn.roster.alive(server), turn.roster.prompt(server));
-    (!alive, behind, server != turn.config.server, !prompt)
+    let hangs = !turn.roster.disk(server).reads();
+    (!alive, behind, hangs, server != turn.config.server, !prompt)
 }
 
 impl Read {

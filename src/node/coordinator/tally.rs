@@ -150,6 +150,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::model::DiskState;
 
     /// Latest lives by server; everyone is alive.
     struct Lives(BTreeMap<ServerId, u32>);
@@ -163,6 +164,9 @@ mod tests {
         }
         fn reachable(&self, _: ServerId) -> bool {
             true
+        }
+        fn disk(&self, _: ServerId) -> DiskState {
+            DiskState::Healthy
         }
         fn incarnation(&self, server: ServerId) -> Incarnation {
             Incarnation(self.0.get(&server).copied().unwrap_or(0))
@@ -220,6 +224,9 @@ mod tests {
         }
         fn reachable(&self, _: ServerId) -> bool {
             true
+        }
+        fn disk(&self, _: ServerId) -> DiskState {
+            DiskState::Healthy
         }
         fn incarnation(&self, _: ServerId) -> Incarnation {
             Incarnation::NONE

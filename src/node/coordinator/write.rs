@@ -1,13 +1,18 @@
 //! One write in flight: put, delete, or the first round alone.
 
+use std::time::Duration;
+
 use super::super::turn::{OperationId, Origin, Turn};
 use super::super::{Flaw, Urgency};
 use super::tally::Tally;
 use super::{LOOK, Missed, Place, majority};
 use crate::model::{
-    CallId, Cell, ClientResponse, Content, Failure, Instant, Key, Level, PeerAnswer, PeerReply,
-    PeerRequest, Reached, Sender, ServerId, Version,
+    CallId, Cell, ClientResponse, Content, DiskState, Failure, Instant, Key, Level, PeerAnswer,
+    PeerReply, PeerRequest, Reached, Sender, ServerId, Version,
 };
+
+/// A replica whose disk hangs is left out of a write for so long, if the others are enough.
+const SPARED: Duration = Duration::from_millis(100);
 
 /// See the module of the coordinator for its life.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub(super) struct Write {
     by_majority: bool,
     /// At AVAILABLE, while it is not answered: when to look again who lives.
     look_at: Option<Instant>,
+    /// Someone was left out whose disk hangs: asked after all then, or when the others cannot do it.
+    spared_until: Option<Instant>,
     /// It has succeeded.
     acknowledged: bool,
     phase: Phase,
@@ -66,7 +73,11 @@ impl Write {
         under: Under,
     ) -> Result<Write, Failure> {
         let replicas = place.replicas.len();
-        let alive = place.alive(turn.roster);
+        let alive = match content {
+            Some(_) if level != Level::Available => place.storing(turn.roster),
+            // A version needs nobody's disk; at AVAILABLE who lives and refuses lives all the same.
+            _ => place.alive(turn.roster),
+        };
         let required = match content {
             _ if level == Level::Available => majority(turn.config, replicas).min(alive.max(1)),
             Some(_) => level.required(replicas),
@@ -84,6 +95,7 @@ impl Write {
             weak: false,
             by_majority: false,
             look_at: (level == Level::Available).then(|| turn.now.instant + LOOK),
+            spared_until: None,
             acknowledged: false,
             phase: Phase::Clock,
         };
@@ -165,17 +177,35 @@ impl Write {
         }
     }
 
+    /// What waits for a greater ceiling need not, while this server's own disk takes no writes: nothing was sent, and another
+    /// server can be asked.
+    pub(super) fn on_ill_disk(&mut self, turn: &mut Turn<'_>) {
+        let server = turn.config.server;
+        let state = turn.roster.disk(server);
+        if matches!(self.phase, Phase::Clock) && !state.takes_writes() {
+            self.finish(turn, Err(Failure::Disk { server, state }));
+            self.phase = Phase::Done;
+        }
+    }
+
     /// The next moment at which [`Write::on_time`] has something to do.
     pub(super) fn next_deadline(&self) -> Instant {
-        let look_at = self.look_at.filter(|_| self.call.is_some());
+        let looks = [self.look_at, self.spared_until].into_iter().flatten();
+        let look_at = looks.filter(|_| self.call.is_some()).min();
         look_at.map_or(self.deadline, |at| at.min(self.deadline))
     }
 
     pub(super) fn on_time(&mut self, turn: &mut Turn<'_>, id: OperationId) {
-        if turn.now.instant >= self.deadline {
+        let now = turn.now.instant;
+        if now >= self.deadline {
             self.on_deadline(turn);
-        } else if self.look_at.is_some() {
-            self.look_at = Some(turn.now.instant + LOOK);
+            return;
+        }
+        if self.spared_until.is_some_and(|at| at <= now) {
+            self.ask_spared(turn, id);
+        }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = Some(now + LOOK);
             self.advance(turn, id);
         }
     }
@@ -241,6 +271,11 @@ impl Write {
         if self.level == Level::Available {
             self.fall_back(turn, id);
         }
+        if let Phase::Stores { tally, .. } = &self.phase
+            && tally.is_hopeless(turn.roster)
+        {
+            self.ask_spared(turn, id);
+        }
         match &self.phase {
             Phase::Clocks(tally) if tally.is_met(turn.roster) => {
                 for (_, time) in tally.votes(turn.roster) {
@@ -277,7 +312,8 @@ impl Write {
         }
         let majority = majority(turn.config, self.place.replicas.len());
         let roster = turn.roster;
-        let may = |server: ServerId| roster.alive(server);
+        let spares = self.spares(turn);
+        let may = |server: ServerId| roster.alive(server) && !(spares && hangs(turn, server));
         match &mut self.phase {
             Phase::Clocks(tally) => {
                 tally.fall_back(majority, roster);
@@ -317,7 +353,10 @@ impl Write {
     fn issue(&mut self, turn: &mut Turn<'_>, id: OperationId) {
         self.phase = Phase::Clock;
         let Some(incarnation) = turn.life else { return };
-        let Some(time) = turn.clock.tick(turn.now.wall) else { return };
+        let Some(time) = turn.clock.tick(turn.now.wall) else {
+            self.on_ill_disk(turn);
+            return;
+        };
         let step = if self.weak { Version::WEAK } else { 0 };
         let version = Version { time, server: turn.config.server, incarnation, step };
         self.store(turn, id, version);
@@ -331,8 +370,10 @@ impl Write {
         };
         let cell = Cell { version, content };
         let mut tally = Tally::new(&self.place.replicas, self.required);
+        let spares = self.spares(turn);
+        self.spared_until = spares.then(|| turn.now.instant + SPARED);
         for replica in self.place.replicas.clone() {
-            if turn.roster.reachable(replica) {
+            if turn.roster.reachable(replica) && !(spares && hangs(turn, replica)) {
                 let (key, epoch) = (self.place.key.clone(), self.place.epoch);
                 let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
                 turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
@@ -346,6 +387,29 @@ impl Write {
         }
         self.phase = Phase::Stores { cell, tally };
         self.advance(turn, id);
+    }
+
+    /// Whether some replica's disk hangs, and enough can store without those.
+    fn spares(&self, turn: &Turn<'_>) -> bool {
+        let can = |replica: &&ServerId| {
+            turn.roster.reachable(**replica) && turn.roster.disk(**replica) != DiskState::Hanging
+        };
+        let replicas = &self.place.replicas;
+        replicas.iter().any(|replica| hangs(turn, *replica))
+            && replicas.iter().filter(can).count() >= self.required
+    }
+
+    /// Those that were left out are needed: their disks may be well again, or in a moment.
+    fn ask_spared(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let Phase::Stores { cell, tally } = &mut self.phase else { return };
+        if self.spared_until.take().is_none() || self.call.is_none() {
+            return;
+        }
+        for replica in tally.resume(|replica| turn.roster.reachable(replica)) {
+            let (key, epoch) = (self.place.key.clone(), self.place.epoch);
+            let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
+            turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
+        }
     }
 
     /// Takes a write back that nobody was told of: a deliberate fault, for somebody may have read it.
@@ -385,4 +449,10 @@ impl Write {
         let version = Some(cell.version);
         Failure::TimedOut { level: self.level, required: self.required, received, version }
     }
+}
+
+/// A cell that is sent there would wait for the disk. This server's own memory holds it in any case, and nobody would bring
+/// it the cell later: it gets no hint from itself.
+fn hangs(turn: &Turn<'_>, replica: ServerId) -> bool {
+    replica != turn.config.server && turn.roster.disk(replica) == DiskState::Hanging
 }

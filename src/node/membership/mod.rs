@@ -6,6 +6,9 @@
 //! sign of life when there is no other traffic; all others are asked until they vote, and as long as they owe an answer, and
 //! else found out when they are needed, so that nothing is done by everyone to everyone every second.
 //!
+//! With every answer a server says what its [disk](DiskState) does. Who stores there, and who reads, goes by that; it is no
+//! part of being alive, for a server whose disk hangs answers all that needs no disk.
+//!
 //! Alive is a belief: it decides whether a call is worth starting, never whether it was successful.
 //!
 //! What must be remembered durably of peers, their incarnations and folders, is kept in the [`Identity`] by
@@ -18,7 +21,9 @@ use std::time::Duration;
 
 use super::Config;
 use super::turn::{Origin, Roster, Turn};
-use crate::model::{Hello, Incarnation, Instant, PeerRequest, Remembered, Sender, ServerId};
+use crate::model::{
+    DiskState, Hello, Incarnation, Instant, Now, PeerRequest, Remembered, Sender, ServerId,
+};
 use crate::storage::Identity;
 
 /// Without any answer for so long, though asked: others are asked first.
@@ -36,6 +41,8 @@ struct Member {
     asked_at: Option<Instant>,
     /// When it last answered. What it asks of its own accord does not count: a cut may be in one direction only.
     heard_at: Instant,
+    /// What its disk does, by its own word, and since when that is known here, by the wall clock.
+    disk: (DiskState, i64),
 }
 
 /// All other servers of the topology, and this one.
@@ -50,6 +57,7 @@ pub(super) struct Membership {
     session: u64,
     voting: bool,
     incarnation: Incarnation,
+    disk: DiskState,
     members: BTreeMap<ServerId, Member>,
     /// Those that share ranges with this server.
     neighbours: Vec<ServerId>,
@@ -92,6 +100,13 @@ impl Roster for RosterAt<'_> {
             || self.membership.members.get(&server).is_some_and(|member| member.link)
     }
 
+    fn disk(&self, server: ServerId) -> DiskState {
+        if server == self.membership.me {
+            return self.membership.disk;
+        }
+        self.membership.disk(server).0
+    }
+
     fn incarnation(&self, server: ServerId) -> Incarnation {
         if self.membership.old_lives_count {
             return Incarnation::NONE;
@@ -114,6 +129,7 @@ impl Membership {
             incarnation: identity.peers.get(&server).map_or(Incarnation::NONE, |r| r.incarnation),
             asked_at: None,
             heard_at: now,
+            disk: (DiskState::Healthy, 0),
         };
         let others = servers.into_iter().filter(|server| *server != me);
         Membership {
@@ -123,6 +139,7 @@ impl Membership {
             session: config.first_request,
             voting: identity.voting,
             incarnation: identity.incarnation,
+            disk: DiskState::Healthy,
             members: others.map(|server| (server, member(server))).collect(),
             neighbours: config.topology.neighbours(me),
             silence: config.silence,
@@ -138,6 +155,16 @@ impl Membership {
         (self.incarnation, self.voting) = (incarnation, voting);
     }
 
+    /// What this server's own disk does.
+    pub(super) fn set_disk(&mut self, disk: DiskState) {
+        self.disk = disk;
+    }
+
+    /// What the disk of another does, by its own word, and since when that is known here.
+    pub(super) fn disk(&self, server: ServerId) -> (DiskState, i64) {
+        self.members.get(&server).map_or((DiskState::Healthy, 0), |member| member.disk)
+    }
+
     /// What this server says of itself and others with every answer.
     pub(super) fn sender(&self, position: u64) -> Sender {
         let known = |server: &ServerId| {
@@ -150,6 +177,7 @@ impl Membership {
             position,
             session: self.session,
             known: self.neighbours.iter().filter_map(known).collect(),
+            disk: self.disk,
         }
     }
 
@@ -170,6 +198,8 @@ impl Membership {
         member.link = true;
         member.heard_at = now;
         member.asked_at = None;
+        // The disk may be another one. Its first answer says what this one does.
+        member.disk = (DiskState::Healthy, 0);
         // One that comes with less than was known of it has lost its folder.
         member.voting = hello.voting && hello.incarnation >= member.incarnation;
         member.incarnation = member.incarnation.max(hello.incarnation);
@@ -190,12 +220,17 @@ impl Membership {
     }
 
     /// Takes in what an answer says of its sender and of others. Incarnations only grow.
-    pub(super) fn on_sender(&mut self, from: ServerId, sender: &Sender) {
+    pub(super) fn on_sender(&mut self, from: ServerId, sender: &Sender, now: Now) {
         self.learn(from, sender.incarnation);
         if let Some(member) = self.members.get_mut(&from)
             && (sender.incarnation >= member.incarnation || sender.incarnation == Incarnation::NONE)
         {
             member.voting = sender.voting;
+        }
+        if let Some(member) = self.members.get_mut(&from)
+            && member.disk.0 != sender.disk
+        {
+            member.disk = (sender.disk, now.wall);
         }
         for (server, incarnation) in &sender.known {
             self.learn(*server, *incarnation);
@@ -229,9 +264,11 @@ impl Membership {
         let is_quiet = |member: &Member| now - member.heard_at >= config.ping_interval / 2;
         let wanted = |(server, member): (&ServerId, &Member)| {
             // Of others, whether they vote is all that must be known beforehand; once they do, they are left alone, unless
-            // they owe an answer: it may have been lost, and who is taken for dead is not asked for anything else.
+            // they owe an answer: it may have been lost, and who is taken for dead is not asked for anything else. The same goes
+            // for one whose disk takes no writes.
             let owes = member.asked_at.is_some() && !self.strangers_stay_silent;
-            let matters = self.neighbours.contains(server) || !member.voting || owes;
+            let is_ill = member.disk.0 != DiskState::Healthy;
+            let matters = self.neighbours.contains(server) || !member.voting || owes || is_ill;
             (member.link && matters && is_quiet(member)).then_some(*server)
         };
         Some(self.members.iter().filter_map(wanted).collect())

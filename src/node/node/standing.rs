@@ -1,6 +1,8 @@
-//! This server's own standing: whether it votes, in which life, and up to where its clock may go.
+//! This server's own standing: whether it votes, in which life, up to where its clock may go, and what its disk does.
 
 use super::{Decision, FolderId, Join, Node, OnSaved, RosterAt, Turn, Urgency, next_random};
+use crate::model::ServerId;
+use crate::node::health::Change;
 
 impl Node {
     /// Cells were lost: vote no more until they are back.
@@ -74,5 +76,50 @@ impl Node {
         if self.coordinator.awaits_clock() {
             self.extend_ceiling();
         }
+    }
+
+    /// Has what is new of this server's disk told to the operator and, with every answer from now on, to its peers.
+    pub(super) fn look_at_disk(&mut self) {
+        let Some(Change { from, to }) = self.health.look(self.now) else { return };
+        let server = self.config.server;
+        match to.0.describe(to.1) {
+            Some(what) => {
+                let text = format!(
+                    "server {server}: {what}; others store without it until it is well again"
+                );
+                self.out.notice(Urgency::Error, text);
+            }
+            None => {
+                let seconds = (to.1 - from.1) as f64 / 1e6;
+                let text = format!("server {server}: its disk is well again, after {seconds:.1} s");
+                self.out.notice(Urgency::Info, text);
+            }
+        }
+        self.membership.set_disk(to.0);
+        if !to.0.takes_writes() {
+            let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+            let (now, config, clock, out) =
+                (self.now, &self.config, &mut self.clock, &mut self.out);
+            let life = None;
+            let turn = &mut Turn { now, config, roster: &roster, clock, life, out };
+            self.coordinator.on_ill_disk(turn);
+        }
+    }
+
+    /// One that refuses is asked now and then whether it still does.
+    pub(super) fn probe_disk(&mut self) {
+        if self.health.wants_probe(self.now.instant) && !self.keeper.is_saving(|_| true) {
+            self.keeper.save(OnSaved::Nothing, &mut self.out);
+        }
+    }
+
+    pub(super) fn describe_disk(&self) -> Option<String> {
+        let (state, since) = self.health.state();
+        state.describe(since)
+    }
+
+    pub(super) fn describe_peers_disk(&self, server: ServerId) -> Option<String> {
+        let (state, since) = self.membership.disk(server);
+        state.describe(since)
     }
 }
