@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use chord::gateway;
-use chord::model::ServerId;
+use chord::model::{ServerId, Status};
 use chord::server::{self, Flags};
 use clap::Parser;
 use tokio::sync::watch;
@@ -30,8 +30,8 @@ struct Program {
     probe: Option<String>,
 }
 
-/// Of a server that answers but does not vote.
-const NOT_VOTING: u8 = 3;
+/// Of a server that answers but does not vote, or whose disk takes no writes.
+const NOT_READY: u8 = 3;
 
 /// What `--probe` exits with when the server votes and does not see all others vote.
 const ALONE: u8 = 4;
@@ -130,6 +130,10 @@ fn open_door(
 
 fn probe(address: &str) -> ExitCode {
     match server::probe(address) {
+        Ok(Status { server, voting: true, disk: Some(disk), .. }) => {
+            println!("server {server} votes, but {disk}");
+            ExitCode::from(NOT_READY)
+        }
         Ok(status) if status.voting => {
             let unseen = status.peers.iter().filter(|peer| !peer.alive || !peer.voting).count();
             if unseen == 0 {
@@ -141,7 +145,7 @@ fn probe(address: &str) -> ExitCode {
         }
         Ok(status) => {
             println!("server {} does not vote yet: {}", status.server, status.state);
-            ExitCode::from(NOT_VOTING)
+            ExitCode::from(NOT_READY)
         }
         Err(error) => fail(&error, 1),
     }

@@ -139,7 +139,7 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
                  bytes, values in memory {} of {} bytes\n",
                 status.server,
                 status.incarnation,
-                if status.voting { "votes" } else { &status.state },
+                standing(status),
                 status.keys,
                 status.tombstones,
                 status.log_bytes,
@@ -149,11 +149,12 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
             );
             for peer in &status.peers {
                 out += &format!(
-                    "  sees server {} at {}: {}{}, {} hints wait for it\n",
+                    "  sees server {} at {}: {}{}{}, {} hints wait for it\n",
                     peer.server,
                     peer.address,
                     if peer.alive { "up" } else { "down" },
                     if peer.voting { "" } else { ", not voting" },
+                    peer.disk.as_ref().map_or(String::new(), |disk| format!(", {disk}")),
                     peer.hints
                 );
             }
@@ -250,18 +251,28 @@ fn set_reached(set: &mut dyn FnMut(&str, Json), reached: Option<&Reached>) {
     }
 }
 
+/// Whether a server votes, and what its disk does that it should not.
+pub fn standing(status: &crate::model::Status) -> String {
+    let votes = if status.voting { "votes" } else { &status.state };
+    match &status.disk {
+        Some(disk) => format!("{votes}, {disk}"),
+        None => votes.to_owned(),
+    }
+}
+
 /// A status as JSON.
 pub fn status_json(status: &crate::model::Status) -> Json {
     let peer = |peer: &crate::model::PeerStatus| {
         json!({"server": peer.server.0, "address": peer.address, "alive": peer.alive,
-               "voting": peer.voting, "incarnation": peer.incarnation.0, "hints": peer.hints})
+               "voting": peer.voting, "incarnation": peer.incarnation.0, "hints": peer.hints,
+               "disk": peer.disk})
     };
     json!({
         "server": status.server.0, "incarnation": status.incarnation.0, "voting": status.voting,
         "state": status.state, "keys": status.keys, "tombstones": status.tombstones,
         "log_bytes": status.log_bytes, "hint_log_bytes": status.hint_log_bytes,
         "memory_bytes": status.memory_bytes, "memory_budget": status.memory_budget,
-        "counters": status.counters, "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
+        "counters": status.counters, "disk": status.disk, "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
     })
 }
 

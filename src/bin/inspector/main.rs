@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chord::client::show::{json_text, status_json, text, time};
+use chord::client::show::{json_text, standing, status_json, text, time};
 use chord::client::{Client, Error, Options, Routing, Safety};
 use chord::model::{
     Cell, ClientRequest, ClientResponse, InspectSource, Key, ServerId, Status, TopologyView,
@@ -300,7 +300,7 @@ impl<'a> Report<'a> {
                 continue;
             };
             if !self.flags.json {
-                let standing = if status.voting { "votes" } else { &status.state };
+                let standing = standing(&status);
                 writeln!(
                     out,
                     "server {} at {}: alive, {standing}, incarnation {}, {} keys ({} deleted), log {} \
@@ -317,6 +317,11 @@ impl<'a> Report<'a> {
                 )?;
                 for peer in status.peers.iter().filter(|peer| !peer.alive) {
                     writeln!(out, "  believes server {} down", peer.server)?;
+                }
+                for peer in &status.peers {
+                    if let Some(disk) = &peer.disk {
+                        writeln!(out, "  hears of server {}: {disk}", peer.server)?;
+                    }
                 }
             }
             for peer in status.peers.iter().filter(|peer| peer.hints > 0) {

@@ -36,13 +36,16 @@ pub(super) async fn health() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /ready`: the log is replayed, and the server votes. Peers that are down are no reason to send clients away.
+/// `GET /ready`: the log is replayed, the server votes, and its disk takes writes. Peers that are down are no reason to send clients away.
 pub(super) async fn ready(Extract(shared): State) -> Result<Json<Value>, Problem> {
     let status = own_status(&shared).await?;
-    if status.voting {
-        return Ok(Json(json!({"status": "ready", "server": status.server.0})));
-    }
-    let detail = format!("server {} does not vote yet: {}", status.server, status.state);
+    let detail = match &status.disk {
+        _ if !status.voting => {
+            format!("server {} does not vote yet: {}", status.server, status.state)
+        }
+        Some(disk) => format!("server {}: {disk}", status.server),
+        None => return Ok(Json(json!({"status": "ready", "server": status.server.0}))),
+    };
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", detail))
 }
 
@@ -56,6 +59,7 @@ pub(super) async fn status(Extract(shared): State) -> Result<Json<Value>, Proble
             "alive": peer.alive,
             "voting": peer.voting,
             "hints": peer.hints,
+            "disk": peer.disk,
         })
     };
     Ok(Json(json!({
@@ -70,6 +74,7 @@ pub(super) async fn status(Extract(shared): State) -> Result<Json<Value>, Proble
         "memory_bytes": status.memory_bytes,
         "memory_budget": status.memory_budget,
         "counters": status.counters,
+        "disk": status.disk,
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
     })))
 }
