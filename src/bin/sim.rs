@@ -38,14 +38,14 @@ struct Flags {
     /// Write what clients did and were told into this file, of one cluster: one operation a line of JSON.
     #[arg(long, requires = "seed", value_name = "FILE")]
     history: Option<std::path::PathBuf>,
-    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks, pauses, lives, restarts or
-    /// outages.
+    /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks, pauses, lives, restarts,
+    /// outages or hangs.
     #[arg(long)]
     profile: Option<Profile>,
     /// What clients do: any, hot, many, deletes, scans, one or available.
     #[arg(long, default_value = "any")]
     workload: Activity,
-    /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip or old.
+    /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip, old or hang.
     #[arg(long, value_name = "FAULT")]
     only: Option<Fault>,
     /// Servers, 1 to 9; what of the shape is not given here is drawn by the seed.

@@ -56,11 +56,15 @@ pub enum Flaw {
     OneNotFoundAtOnce,
     /// A read at ONE asks any replica, whoever acknowledged what this coordinator wrote last.
     OneForgetsWrites,
+    /// A server says nothing of its disk to others.
+    DiskStaysUnnamed,
+    /// A replica that was left out because its disk hangs counts as an acknowledgement, for it gets a hint.
+    SparedCounts,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 25] = [
+    pub const ALL: [Flaw; 27] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -86,6 +90,8 @@ impl Flaw {
         Flaw::AvailableNoWriteBack,
         Flaw::OneNotFoundAtOnce,
         Flaw::OneForgetsWrites,
+        Flaw::DiskStaysUnnamed,
+        Flaw::SparedCounts,
     ];
 
     /// The name in flags and tables.
@@ -116,6 +122,8 @@ impl Flaw {
             Flaw::AvailableNoWriteBack => "available-no-write-back",
             Flaw::OneNotFoundAtOnce => "one-not-found-at-once",
             Flaw::OneForgetsWrites => "one-forgets-writes",
+            Flaw::DiskStaysUnnamed => "disk-stays-unnamed",
+            Flaw::SparedCounts => "spared-counts",
         }
     }
 }

@@ -15,9 +15,9 @@ use super::replica::{Replica, Report, cell_of};
 use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
 use super::{Config, Effect, Event, Flaw, Urgency};
 use crate::model::{
-    CallId, ClientRequest, ClientResponse, Failure, FolderId, Hello, HybridClock, InspectSource,
-    Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply, PeerRequest,
-    PeerStatus, RequestId, ServerId, Status, TopologyView, ViewRange, ViewServer,
+    CallId, ClientRequest, ClientResponse, DiskState, Failure, FolderId, Hello, HybridClock,
+    InspectSource, Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply,
+    PeerRequest, PeerStatus, RequestId, ServerId, Status, TopologyView, ViewRange, ViewServer,
 };
 use crate::storage::{Completion, Log, Opened, Store};
 
@@ -235,6 +235,14 @@ impl Node {
     /// Whether it would count on that server now: it believes it up, and voting.
     pub(crate) fn counts_on(&self, server: ServerId, now: Instant) -> bool {
         super::turn::Roster::alive(&RosterAt { membership: &self.membership, now }, server)
+    }
+
+    /// What it believes of that server's disk.
+    pub(crate) fn disk_of(&self, server: ServerId) -> DiskState {
+        if server == self.config.server {
+            return self.health.state().0;
+        }
+        self.membership.disk(server).0
     }
 
     /// What it was told once.

@@ -25,11 +25,13 @@ pub enum Fault {
     Flip,
     /// A server dies and comes back with an older copy of its folder.
     Old,
+    /// A disk carries out nothing for longer than any time-out, and then all that was asked of it.
+    Hang,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 10] = [
         Fault::Crash,
         Fault::Cut,
         Fault::Jump,
@@ -39,6 +41,7 @@ impl Fault {
         Fault::Wipe,
         Fault::Flip,
         Fault::Old,
+        Fault::Hang,
     ];
 
     /// The name in flags.
@@ -53,6 +56,7 @@ impl Fault {
             Fault::Wipe => "wipe",
             Fault::Flip => "flip",
             Fault::Old => "old",
+            Fault::Hang => "hang",
         }
     }
 }
@@ -91,6 +95,8 @@ pub enum Profile {
     Restarts,
     /// Servers that stay away for seconds, two at a time too, so that the others know it; and stores that take their time.
     Outages,
+    /// Disks that hang, while messages are in time.
+    Hangs,
 }
 
 /// The numbers of a profile. Rates are in a thousand.
@@ -118,7 +124,7 @@ pub(super) struct Numbers {
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 11] = [
+    pub const ALL: [Profile; 12] = [
         Profile::Mixed,
         Profile::Calm,
         Profile::Crashes,
@@ -130,6 +136,7 @@ impl Profile {
         Profile::Lives,
         Profile::Restarts,
         Profile::Outages,
+        Profile::Hangs,
     ];
 
     /// The name in flags and replays.
@@ -146,6 +153,7 @@ impl Profile {
             Profile::Lives => "lives",
             Profile::Restarts => "restarts",
             Profile::Outages => "outages",
+            Profile::Hangs => "hangs",
         }
     }
 
@@ -181,17 +189,18 @@ impl Profile {
             | Flaw::AvailableNoWriteBack
             | Flaw::OneNotFoundAtOnce
             | Flaw::OneForgetsWrites => Profile::Outages,
+            Flaw::DiskStaysUnnamed | Flaw::SparedCounts => Profile::Hangs,
         }
     }
 
     pub(super) fn numbers(self) -> Numbers {
-        // Crash, cut, jump, pause, full, sync, wipe, flip, old.
+        // Crash, cut, jump, pause, full, sync, wipe, flip, old, hang.
         let mixed = Numbers {
             clients: 4,
             keys: 2,
             operations: 60,
             fault_every: 300,
-            weights: [350, 400, 100, 60, 30, 20, 20, 10, 10],
+            weights: [350, 400, 100, 60, 30, 20, 20, 10, 10, 10],
             lost: 15,
             twice: 30,
             late: 40,
@@ -206,30 +215,30 @@ impl Profile {
             }
             Profile::Crashes => Numbers {
                 fault_every: 150,
-                weights: [900, 100, 0, 0, 0, 0, 0, 0, 0],
+                weights: [900, 100, 0, 0, 0, 0, 0, 0, 0, 0],
                 lost: 0,
                 keys: 1,
                 ..mixed
             },
             Profile::Cuts => Numbers {
                 fault_every: 200,
-                weights: [100, 850, 50, 0, 0, 0, 0, 0, 0],
+                weights: [100, 850, 50, 0, 0, 0, 0, 0, 0, 0],
                 lost: 60,
                 late: 100,
                 keys: 1,
                 ..mixed
             },
             Profile::Clocks => {
-                Numbers { weights: [150, 250, 600, 0, 0, 0, 0, 0, 0], keys: 1, ..mixed }
+                Numbers { weights: [150, 250, 600, 0, 0, 0, 0, 0, 0, 0], keys: 1, ..mixed }
             }
-            Profile::Wipes => Numbers { weights: [350, 350, 0, 0, 0, 0, 300, 0, 0], ..mixed },
+            Profile::Wipes => Numbers { weights: [350, 350, 0, 0, 0, 0, 300, 0, 0, 0], ..mixed },
             Profile::Disks => {
-                Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250], ..mixed }
+                Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250, 0], ..mixed }
             }
             Profile::Lives => Numbers {
                 clients: 6,
                 fault_every: 100,
-                weights: [50, 150, 0, 0, 0, 0, 800, 0, 0],
+                weights: [50, 150, 0, 0, 0, 0, 800, 0, 0, 0],
                 late: 0,
                 late_stores: 600,
                 keys: 1,
@@ -239,7 +248,7 @@ impl Profile {
             Profile::Restarts => Numbers {
                 clients: 2,
                 fault_every: 60,
-                weights: [600, 150, 250, 0, 0, 0, 0, 0, 0],
+                weights: [600, 150, 250, 0, 0, 0, 0, 0, 0, 0],
                 late_stores: 400,
                 keys: 1,
                 back_within: 60,
@@ -247,15 +256,25 @@ impl Profile {
             },
             Profile::Outages => Numbers {
                 fault_every: 1_000,
-                weights: [600, 400, 0, 0, 0, 0, 0, 0, 0],
+                weights: [600, 400, 0, 0, 0, 0, 0, 0, 0, 0],
                 lost: 0,
                 late_stores: 200,
                 back_within: 6_000,
                 ..mixed
             },
-            Profile::Pauses => {
-                Numbers { fault_every: 200, weights: [150, 150, 50, 650, 0, 0, 0, 0, 0], ..mixed }
-            }
+            Profile::Hangs => Numbers {
+                fault_every: 500,
+                weights: [150, 50, 0, 0, 50, 0, 0, 0, 0, 750],
+                lost: 0,
+                twice: 0,
+                late: 0,
+                ..mixed
+            },
+            Profile::Pauses => Numbers {
+                fault_every: 200,
+                weights: [150, 150, 50, 650, 0, 0, 0, 0, 0, 0],
+                ..mixed
+            },
         }
     }
 }

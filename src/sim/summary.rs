@@ -105,6 +105,10 @@ summary! {
     judged,
     /// Answers at AVAILABLE that had less than QUORUM.
     fallen_back,
+    /// Disks that hung.
+    hung_disks,
+    /// Servers that knew of it in time.
+    hangs_named,
     /// Milliseconds of virtual time.
     virtual_ms,
 }
@@ -131,6 +135,7 @@ impl Summary {
                 Fault::Wipe => ("lost disks", self.wipes),
                 Fault::Flip => ("damage that was found", self.damage_found),
                 Fault::Old => ("older copies that were noticed", self.old_copies_found),
+                Fault::Hang => ("disks that hung", self.hung_disks),
             });
         }
         let crashes_or_cuts = faults.iter().any(|f| matches!(f, Fault::Crash | Fault::Cut));

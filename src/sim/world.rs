@@ -2,6 +2,7 @@
 
 mod ending;
 mod faults;
+mod hangs;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +100,12 @@ enum Coming {
     Room {
         server: ServerId,
     },
+    /// The disk of a server has hung for a while, in this life of it: who knows?
+    Named {
+        server: ServerId,
+        life: u64,
+        batch: u64,
+    },
     /// A client's call reaches a server that stood still.
     Call {
         call: u64,
@@ -129,6 +136,12 @@ struct Server {
     /// What the disk is working on.
     batch: Vec<Command>,
     working: bool,
+    /// Batches so far.
+    batches: u64,
+    /// When it took this one up.
+    working_since: u64,
+    /// It carries out nothing until then.
+    hangs_until: u64,
     /// The moment for which a deadline is in the queue.
     deadline: u64,
     /// A flush is in the queue.
@@ -209,6 +222,10 @@ pub(super) struct World {
     reads_at_one: BTreeMap<u64, AtOne>,
     /// When a link came up or went down last.
     relinked: BTreeMap<(ServerId, ServerId), u64>,
+    /// When a cut was made or healed last.
+    recut: u64,
+    /// Servers that do not know of a neighbour's disk.
+    unnamed: Vec<String>,
     /// Reads at ONE that failed without need.
     unavailable: Vec<String>,
 }
@@ -283,6 +300,8 @@ impl World {
             unsettled: Vec::new(),
             reads_at_one: BTreeMap::new(),
             relinked: BTreeMap::new(),
+            recut: 0,
+            unnamed: Vec::new(),
             unavailable: Vec::new(),
         }
     }
@@ -394,11 +413,13 @@ impl World {
                 }
             }
             Coming::Room { server } => self.make_room(server),
+            Coming::Named { server, life, batch } => self.is_named(server, life, batch),
             Coming::Call { call, server, request } => self.reach(call, server, request),
             Coming::Heal => {
                 self.note(|| "all cuts heal".to_owned());
                 self.network.heal();
                 self.weather += 1;
+                self.recut = self.now;
             }
         }
     }
@@ -417,6 +438,7 @@ impl World {
             | Coming::Fault
             | Coming::Restart { .. }
             | Coming::Heal
+            | Coming::Named { .. }
             | Coming::Room { .. } => return None,
         };
         let until = self.servers.get(server)?.paused_until;
@@ -632,8 +654,7 @@ impl World {
                 || self.network.is_cut(*server, coordinator);
             votes && state.paused_until <= self.now && !cut
         };
-        let place = self.shape.partitioner.place(key);
-        let replicas = &self.topology.range_of(&place).replicas;
+        let replicas = self.replicas(key);
         let side: BTreeSet<_> = replicas.iter().copied().filter(is_there).collect();
         let state = &self.servers[&coordinator];
         let now = self.clock_of(coordinator);

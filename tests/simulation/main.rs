@@ -73,10 +73,11 @@ fn two_thousand_clusters_without_a_violation() {
         (Profile::Cuts, 250),
         (Profile::Clocks, 150),
         (Profile::Wipes, 150),
-        (Profile::Disks, 450),
+        (Profile::Disks, 400),
         (Profile::Pauses, 100),
         (Profile::Calm, 100),
         (Profile::Outages, 100),
+        (Profile::Hangs, 50),
     ];
     let (mut total, mut shapes) = (Summary::default(), Vec::new());
     for (profile, seeds) in shares {
@@ -112,6 +113,7 @@ fn every_rule_left_out_is_caught() {
         let names = match flaw {
             Flaw::StrangersStaySilent => ["settled"].as_slice(),
             Flaw::ScanOneAsksNoOther => &["available"],
+            Flaw::DiskStaysUnnamed => &["named"],
             // That a server without its rules cannot be used at the end does not count.
             _ => &[
                 "linearizable",

@@ -377,7 +377,9 @@ impl Write {
                 let (key, epoch) = (self.place.key.clone(), self.place.epoch);
                 let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
                 turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
-            } else if turn.config.flaw == Some(Flaw::HintCounts) {
+            } else if turn.config.flaw == Some(Flaw::HintCounts)
+                || spares && turn.config.flaw == Some(Flaw::SparedCounts)
+            {
                 let incarnation = turn.roster.incarnation(replica);
                 let sender = Sender { incarnation, voting: true, ..Sender::default() };
                 tally.answer(replica, &sender, version);

@@ -1,6 +1,6 @@
 //! This server's own standing: whether it votes, in which life, up to where its clock may go, and what its disk does.
 
-use super::{Decision, FolderId, Join, Node, OnSaved, RosterAt, Turn, Urgency, next_random};
+use super::{Decision, Flaw, FolderId, Join, Node, OnSaved, RosterAt, Turn, Urgency, next_random};
 use crate::model::ServerId;
 use crate::node::health::Change;
 
@@ -95,7 +95,9 @@ impl Node {
                 self.out.notice(Urgency::Info, text);
             }
         }
-        self.membership.set_disk(to.0);
+        if self.config.flaw != Some(Flaw::DiskStaysUnnamed) {
+            self.membership.set_disk(to.0);
+        }
         if !to.0.takes_writes() {
             let roster = RosterAt { membership: &self.membership, now: self.now.instant };
             let (now, config, clock, out) =

@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Who keeps the key.
-    fn replicas(&self, key: &Key) -> &[ServerId] {
+    pub(super) fn replicas(&self, key: &Key) -> &[ServerId] {
         &self.topology.range_of(&self.shape.partitioner.place(key)).replicas
     }
 
@@ -307,6 +307,7 @@ impl World {
         let mut violations = self.broken.clone();
         violations.append(&mut self.unsettled);
         violations.append(&mut self.unavailable);
+        violations.append(&mut self.unnamed);
         if let Some((server, folder)) = self.older {
             if self.servers[&server].node.as_ref().is_some_and(|node| node.folder() == folder) {
                 violations.push(format!(

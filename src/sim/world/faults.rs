@@ -46,6 +46,7 @@ impl World {
             Fault::Wipe => self.fault_wipe(id),
             Fault::Flip => self.fault_flip(id),
             Fault::Old => self.fault_old(id),
+            Fault::Hang => self.fault_hang(id),
         }
     }
 
@@ -83,6 +84,7 @@ impl World {
         }
         let shape = self.network.cut(ids);
         self.summary.cuts += 1;
+        self.recut = self.now;
         self.weather += 1;
         self.note(|| shape);
         let after = self.faults.between(50_000, 3_000_000);
@@ -174,6 +176,7 @@ impl World {
             let (disk, folder) = (copy.disk.clone(), copy.folder);
             self.network.heal();
             self.weather += 1;
+            self.recut = self.now;
             self.older = Some((id, folder));
             self.crash(id, Return::Older(disk));
         }
@@ -189,6 +192,7 @@ impl World {
                 self.start(*id);
             }
             self.make_room(*id);
+            self.stop_hanging(*id);
             if let Some(server) = self.servers.get_mut(id) {
                 server.paused_until = 0;
             }

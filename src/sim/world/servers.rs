@@ -178,7 +178,7 @@ impl World {
         let disks = &mut self.disks;
         disk.crash(|bound| disks.below(bound));
         disk.set_capacity(None);
-        server.paused_until = 0;
+        (server.paused_until, server.hangs_until) = (0, 0);
         let what = match comes_back {
             Return::Same => {
                 server.disk = Some(disk);
@@ -403,14 +403,20 @@ impl World {
             return;
         }
         server.working = true;
+        server.batches += 1;
+        server.working_since = self.now;
         server.batch = std::mem::take(&mut server.commands);
         let life = server.life;
         let usual = self.disks.between(80, 400);
         let slow = if self.disks.chance(50) { self.disks.below(30_000) } else { 0 };
         self.plan(usual + slow, Coming::Worked { server: id, life });
+        self.watch_hang(id);
     }
 
     pub(super) fn worked(&mut self, id: ServerId, life: u64) {
+        if self.hangs(id, life) {
+            return;
+        }
         let Some(server) = self.servers.get_mut(&id).filter(|server| server.life == life) else {
             return;
         };
@@ -498,6 +504,9 @@ impl Server {
             commands: Vec::new(),
             batch: Vec::new(),
             working: false,
+            batches: 0,
+            working_since: 0,
+            hangs_until: 0,
             deadline: u64::MAX,
             flushing: false,
             paused_until: 0,
