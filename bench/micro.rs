@@ -43,6 +43,7 @@ fn codec(criterion: &mut Criterion) {
     let store = PeerRequest::Store { key: name(1), epoch: Epoch(1), cell: cell(1) };
     let calls = [("put", Call::Client(ClientRequest::Put(put))), ("peerStore", Call::Peer(store))];
     let sender = Sender {
+        disk: chord::model::DiskState::Healthy,
         incarnation: Incarnation(1),
         voting: true,
         position: 1000,
@@ -256,6 +257,9 @@ impl Roster for Well {
     fn prompt(&self, _: ServerId) -> bool {
         true
     }
+    fn disk(&self, _: chord::model::ServerId) -> chord::model::DiskState {
+        chord::model::DiskState::Healthy
+    }
     fn reachable(&self, _: ServerId) -> bool {
         true
     }
@@ -268,6 +272,7 @@ impl Roster for Well {
 fn tally(criterion: &mut Criterion) {
     let replicas = [0, 1, 2].map(ServerId);
     let sender = Sender {
+        disk: chord::model::DiskState::Healthy,
         incarnation: Incarnation(1),
         voting: true,
         position: 1,
