@@ -213,7 +213,7 @@ impl Join {
                 let others = range.replicas.iter().filter(|server| **server != config.server);
                 let (have, lack): (Vec<_>, Vec<_>) = others.partition(|server| satisfies(server));
                 let needed = needed(range.replicas.len());
-                (have.len() < needed).then(|| (&range.start, have.len(), lack, needed))
+                (have.len() < needed).then_some((&range.start, have.len(), lack, needed))
             })
         };
         let heard = |server: &ServerId| match &self.step {
