@@ -60,11 +60,13 @@ pub enum Flaw {
     DiskStaysUnnamed,
     /// A replica that was left out because its disk hangs counts as an acknowledgement, for it gets a hint.
     SparedCounts,
+    /// A replica takes a key whose record it cannot read for one it never held.
+    VoteForWhatWasLost,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 27] = [
+    pub const ALL: [Flaw; 28] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -92,6 +94,7 @@ impl Flaw {
         Flaw::OneForgetsWrites,
         Flaw::DiskStaysUnnamed,
         Flaw::SparedCounts,
+        Flaw::VoteForWhatWasLost,
     ];
 
     /// The name in flags and tables.
@@ -124,6 +127,7 @@ impl Flaw {
             Flaw::OneForgetsWrites => "one-forgets-writes",
             Flaw::DiskStaysUnnamed => "disk-stays-unnamed",
             Flaw::SparedCounts => "spared-counts",
+            Flaw::VoteForWhatWasLost => "vote-for-what-was-lost",
         }
     }
 }

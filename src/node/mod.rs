@@ -14,6 +14,7 @@
 //! | `coordinator` | what it does for clients: writes, reads, scans |
 //! | `handoff` | cells kept for replicas that were away, and their delivery |
 //! | `repair` | differences between replicas, found and mended without a read |
+//! | `heal` | cells that are held here and cannot be read, fetched from other replicas |
 //! | `membership` | who is alive, in which life; how a server with a new folder comes to vote |
 //! | `rounds` | the first rounds of many writes as one question |
 //! | `health` | what this server's own disk does |
@@ -52,6 +53,7 @@ mod effect;
 mod event;
 mod flaw;
 mod handoff;
+mod heal;
 mod health;
 mod identity;
 mod membership;

@@ -1,11 +1,13 @@
 //! The node: routes, owns the parts, and carries news from one to the next. Nothing clever.
 
+mod healing;
 mod standing;
 
 use std::time::Duration;
 
 use super::coordinator::{Coordinator, Missed, ScanPart};
 use super::handoff::Handoff;
+use super::heal::Heal;
 use super::health::Health;
 use super::identity::{IdentityKeeper, OnSaved};
 use super::membership::join::{Decision, Join};
@@ -48,6 +50,7 @@ pub struct Node {
     coordinator: Coordinator,
     handoff: Handoff,
     repair: Repair,
+    heal: Heal,
     out: Outbox,
     /// The log's highest durable position when this process began.
     began_at: u64,
@@ -110,6 +113,7 @@ impl Node {
             coordinator: Coordinator::default(),
             handoff: Handoff::new(hints),
             repair: Repair::new(first_round),
+            heal: Heal::default(),
             out,
             began_at,
             positions_changed: false,
@@ -121,6 +125,7 @@ impl Node {
         if !lost.is_empty() {
             node.rebuild(&format!("its log was damaged ({lost:?} set aside)"));
         }
+        node.begin_healing();
         node
     }
 
@@ -171,6 +176,7 @@ impl Node {
             self.coordinator.next_deadline(),
             self.handoff.next_deadline(),
             self.repair.next_deadline(),
+            self.heal.next_deadline(),
             self.join.as_ref().map(Join::next_deadline),
             self.keeper.next_deadline(),
             self.health.next_deadline(),
@@ -329,19 +335,6 @@ impl Node {
         }
     }
 
-    /// Keys as clients know them. `next` is a place, to be given back as it is.
-    fn inspected(
-        &self,
-        entries: Vec<(Key, crate::model::Cell)>,
-        truncated: bool,
-    ) -> ClientResponse {
-        let next =
-            if truncated { entries.last().map(|(place, _)| place.successor()) } else { None };
-        let key = |place: &Key| self.config.partitioner.key(place);
-        let entries = entries.iter().map(|(place, cell)| (key(place), cell.clone())).collect();
-        ClientResponse::Inspected { entries, next }
-    }
-
     fn status(&self) -> Status {
         let (cells, hints) = (self.replica.stats(), self.handoff.stats());
         let roster = RosterAt { membership: &self.membership, now: self.now.instant };
@@ -472,6 +465,7 @@ impl Node {
                     self.on_compared(&pair, began);
                 }
             }
+            Origin::Heal(place) => self.on_heal_reply(from, &place, reply),
             Origin::Join(step) => {
                 let Some(join) = &mut self.join else { return };
                 let identity = &self.keeper.identity;
@@ -532,6 +526,7 @@ impl Node {
             self.handoff.on_link_up(turn, peer);
             self.repair.on_link_up(turn, peer);
         });
+        self.heal.on_link_up(self.now.instant);
         self.request_marked(peer);
         if let Some(join) = &mut self.join {
             join.on_link_up(self.now.instant);
@@ -583,6 +578,7 @@ impl Node {
                 Origin::Repair(step) => {
                     turn!(self, |turn| self.repair.on_missed(turn, &step));
                 }
+                Origin::Heal(place) => self.heal.on_missed(peer, &place),
                 // A joining server asks again by itself.
                 Origin::Join(_) | Origin::Ping | Origin::Nobody => {}
             }
@@ -636,20 +632,6 @@ impl Node {
         }
     }
 
-    fn on_report(&mut self, report: Report) {
-        match report {
-            Report::Inspected { number, entries, truncated } => {
-                let entries = entries.into_iter().map(cell_of).collect();
-                let response = self.inspected(entries, truncated);
-                self.out.answer(CallId(number), Ok(response));
-            }
-            Report::Damaged if self.join.is_none() => {
-                self.rebuild("a record of its log could not be read back");
-            }
-            Report::Damaged => {}
-        }
-    }
-
     fn on_saved(&mut self, then: OnSaved) {
         match then {
             OnSaved::Ceiling(ceiling) => {
@@ -691,6 +673,7 @@ impl Node {
         self.keep_hints(missed);
         turn!(self, |turn| self.handoff.on_time(turn));
         turn!(self, |turn| self.repair.on_time(turn));
+        turn!(self, |turn| self.heal.on_time(turn));
         if let Some(quiet) = self.membership.on_time(&self.config, now) {
             for peer in quiet {
                 turn!(self, |turn| ping(turn, peer));

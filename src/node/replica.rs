@@ -6,6 +6,10 @@
 //!   "I hold something newer" is said only once that newer thing is synced.
 //! - A cell is never replaced by an older one.
 //!
+//! A key is *lost* while the record that is held of it cannot be read ([`Store::is_lost`]). The replica may have acknowledged
+//! that record, so it never answers for that key with less: it refuses, reads and pages and older stores alike, until
+//! something as new is durable. So it keeps all its promises, and unlike a server that forgot needs no new life for it.
+//!
 //! Beside its cells the replica keeps a digest of every range: how many keys it holds there, and the XOR of a
 //! hash of each key and version, so that two replicas that hold the same can see it at a glance.
 
@@ -14,13 +18,13 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::turn::{ReplyTo, Turn};
-use super::{Flaw, Urgency};
+use super::{Config, Flaw, Urgency};
 use crate::model::{
     Cell, Content, Instant, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending, Read,
     Refusal, Sender, Version,
 };
 use crate::storage::{
-    Admission, Command, Completion, News, Place, Store, StoreStats, Ticket, Whereabouts,
+    Admission, Command, Completion, Lost, News, Place, Store, StoreStats, Ticket, Whereabouts,
 };
 
 /// Reads and pages that wait for room at a time; one beyond it is refused.
@@ -104,8 +108,10 @@ struct Digest {
 pub(super) enum Report {
     /// A page for an inspector is complete.
     Inspected { number: u64, entries: Vec<PageEntry>, truncated: bool },
-    /// Cells were lost: the server must be rebuilt.
-    Damaged,
+    /// A record cannot be read: from now on nothing is said about its key.
+    Lost(Lost),
+    /// A key that was lost is held again.
+    Healed { key: Key },
 }
 
 impl Replica {
@@ -202,7 +208,20 @@ impl Replica {
         }
     }
 
-    /// Reads what this server holds, for an inspector.
+    /// What is held and cannot be read.
+    pub(super) fn lost(&self) -> Vec<Lost> {
+        self.store.lost().collect()
+    }
+
+    /// A new life begins: this lost key may be forgotten.
+    pub(super) fn forget_lost(&mut self, config: &Config, key: &Key) {
+        if let Some(version) = self.store.forget_lost(key) {
+            let digest = &mut self.digests[config.topology.index_of(key.as_bytes())];
+            digest.remove(key.as_bytes(), version);
+        }
+    }
+
+    /// Reads what this server holds, for an inspector. Lost keys are left out.
     pub(super) fn inspect(
         &mut self,
         turn: &mut Turn<'_>,
@@ -247,7 +266,7 @@ impl Replica {
 
     fn on_news(&mut self, turn: &mut Turn<'_>, sender: &Sender, news: News) -> Option<Report> {
         match news {
-            News::Published { ticket, key, before, now } => {
+            News::Published { ticket, key, before, now, healed } => {
                 if before != now {
                     let digest = &mut self.digests[turn.config.topology.index_of(key.as_bytes())];
                     if !before.is_zero() {
@@ -258,7 +277,7 @@ impl Replica {
                 for to in self.end_append(ticket) {
                     answer(turn, sender, to, PeerAnswer::Stored { current: now });
                 }
-                None
+                healed.then_some(Report::Healed { key })
             }
             News::Rejected { ticket, .. } => {
                 turn.out.count("stores_rejected");
@@ -268,7 +287,7 @@ impl Replica {
                 None
             }
             News::Loaded { ticket, key, cell } => self.loaded(turn, sender, ticket, &key, cell),
-            News::Damaged { ticket } => {
+            News::Damaged { ticket, lost } => {
                 match ticket.and_then(|ticket| self.end_load(ticket)) {
                     Some(Load::Read(to)) => {
                         answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
@@ -277,7 +296,7 @@ impl Replica {
                     Some(Load::PageEntry(page, _)) => self.drop_page(turn, sender, page),
                     None => {}
                 }
-                Some(Report::Damaged)
+                lost.map(Report::Lost)
             }
         }
     }
@@ -315,6 +334,15 @@ impl Replica {
         {
             let content = with_value.then_some(content);
             answer(turn, sender, to, PeerAnswer::Held { version, content });
+            return;
+        }
+        if self.store.is_lost(key) {
+            let answered = if turn.config.flaw == Some(Flaw::VoteForWhatWasLost) {
+                PeerAnswer::Held { version: Version::ZERO, content: None }
+            } else {
+                PeerAnswer::Refused(Refusal::Storage)
+            };
+            answer(turn, sender, to, answered);
             return;
         }
         let held = match self.store.find(key) {
@@ -366,6 +394,12 @@ impl Replica {
             Admission::Held { current } => {
                 answer(turn, sender, to, PeerAnswer::Stored { current });
             }
+            Admission::Lost if turn.config.flaw == Some(Flaw::VoteForWhatWasLost) => {
+                answer(turn, sender, to, PeerAnswer::Stored { current: cell.version });
+            }
+            Admission::Lost => {
+                answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
+            }
             Admission::Pending(ticket) => {
                 if turn.config.flaw == Some(Flaw::AckBeforeSync) {
                     answer(turn, sender, to, PeerAnswer::Stored { current: cell.version });
@@ -404,10 +438,27 @@ impl Replica {
         let mut entries: Vec<PageEntry> = Vec::new();
         let mut on_disk = Vec::new();
         let (mut bytes, mut truncated) = (0, false);
+        let passes_over_lost = matches!(reader, Reader::Inspector(_))
+            || turn.config.flaw == Some(Flaw::VoteForWhatWasLost);
         for held in self.store.range(Bound::Included(&bounds.from), end) {
             if entries.len() >= bounds.max_entries || bytes >= bounds.max_bytes {
                 truncated = true;
                 break;
+            }
+            if self.store.has_lost() && self.store.is_lost(&held.to_key()) {
+                match reader {
+                    _ if passes_over_lost => continue,
+                    // The page ends before it.
+                    _ if !entries.is_empty() => {
+                        truncated = true;
+                        break;
+                    }
+                    Reader::Server(to) => {
+                        answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
+                        return None;
+                    }
+                    Reader::Inspector(_) => continue,
+                }
             }
             bytes += held.key().len() + ENTRY_OVERHEAD;
             let mut content = None;

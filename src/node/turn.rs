@@ -66,6 +66,8 @@ pub(super) enum Origin {
     Handoff(Key),
     /// The comparison that is under way.
     Repair(RepairStep),
+    /// A cell that this server holds and cannot read.
+    Heal(Key),
     /// This server's own joining.
     Join(JoinStep),
     /// A sign of life.

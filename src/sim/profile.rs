@@ -184,7 +184,7 @@ impl Profile {
             Flaw::ForgetCeiling | Flaw::ForgetSeen => Profile::Restarts,
             Flaw::OldLifeCounts => Profile::Lives,
             Flaw::VoteEmpty | Flaw::CopyFromOne | Flaw::ScanOneAsksNoOther => Profile::Wipes,
-            Flaw::CutDamage => Profile::Disks,
+            Flaw::CutDamage | Flaw::VoteForWhatWasLost => Profile::Disks,
             Flaw::AvailableAsksOne
             | Flaw::AvailableNoWriteBack
             | Flaw::OneNotFoundAtOnce

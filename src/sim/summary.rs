@@ -51,8 +51,6 @@ summary! {
     long_runs,
     /// Clusters that settled by themselves.
     settled,
-    /// Clusters in which a turned bit stayed.
-    left_rotten,
     /// Messages sent.
     messages,
     /// Of them lost, also to cuts.

@@ -540,10 +540,7 @@ impl World {
             self.sent_early.insert(sent);
             return;
         }
-        if self.may_stay_rotten(to)
-            || self.hints.iter().any(is_this)
-            || self.sent_early.contains(&sent)
-        {
+        if self.hints.iter().any(is_this) || self.sent_early.contains(&sent) {
             return;
         }
         self.mending.insert((from, to, id));

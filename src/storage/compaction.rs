@@ -5,12 +5,18 @@
 //! leaves at worst two copies of a record, and reads and writes go on between its steps. A key's newest record is always
 //! alive, a tombstone no less than a value.
 //!
+//! Where a record is damaged, the others are emptied out one by one, and the segment stays until something as new has been
+//! written in place of what cannot be read.
+//!
 //! Segments of format 1, of release 0.1, are rewritten in the same way however much of them is alive, but without haste: the
 //! next one once as many bytes have been taken in as it has, so that this takes no more of the disk than writes do.
 
+use super::store::Lost;
 use super::store::{Purpose, Segment};
-use super::{Command, LoadError, Log, News, Place, Record, StorageFlaw, Store, Ticket};
-use crate::model::Content;
+use super::{
+    Command, LoadError, Log, News, Place, Record, StorageFlaw, Store, Ticket, Whereabouts,
+};
+use crate::model::{Cell, Content, Key};
 
 /// One segment at a time is emptied, chunk by chunk.
 #[derive(Debug, Default)]
@@ -23,6 +29,8 @@ pub(super) enum Compaction {
     Moving { segment: u32, open: u32, next: Option<u32>, failed: bool, from: u32 },
     /// There was no space; goes on here after the next append that finds some.
     Paused { segment: u32, from: u32 },
+    /// It cannot be read in a row, or not all that is alive was met: its live records are fetched one by one.
+    Salvaging { segment: u32, left: Vec<Key>, ticket: Ticket, now: Lost },
     /// Its file is being removed.
     Removing,
 }
@@ -94,12 +102,8 @@ impl Store {
             return None;
         }
         let Ok(records) = result else {
-            // Never again: taken for wholly alive until the next start, which will look at it closely.
-            if let Some(segment) = self.segments.get_mut(&segment) {
-                (segment.size, segment.old) = (segment.live, false);
-            }
-            self.compaction = Compaction::Idle;
-            return Some(News::Damaged { ticket: None });
+            self.salvage(segment, commands);
+            return None;
         };
         let from = records.first().map_or(0, |(place, _)| place.offset);
         let mut open = 0;
@@ -127,6 +131,16 @@ impl Store {
 
     /// One record of the chunk is durable elsewhere, or could not be written.
     pub(super) fn moved(&mut self, well: bool, commands: &mut Vec<Command>) {
+        if let Compaction::Salvaging { segment, left, .. } = &mut self.compaction {
+            let (segment, left) = (*segment, std::mem::take(left));
+            if well {
+                self.salvage_next(segment, left, commands);
+            } else {
+                // Begins anew once something has died.
+                self.compaction = Compaction::Idle;
+            }
+            return;
+        }
         if let Compaction::Moving { open, failed, .. } = &mut self.compaction {
             debug_assert!(*open > 0, "more was moved than was on its way");
             *open -= 1;
@@ -149,13 +163,89 @@ impl Store {
             self.compaction = Compaction::Removing;
             commands.push(Command::Remove { log: self.log, segment });
         } else {
-            // A live record was not met: the keydir and the file differ. Leave the file alone.
-            if let Some(segment) = self.segments.get_mut(&segment) {
-                (segment.size, segment.old) = (segment.live, false);
-            }
-            self.compaction = Compaction::Idle;
-            self.may_compact = true;
+            // A live record was not met.
+            self.salvage(segment, commands);
         }
+    }
+
+    /// Goes through the live records of a damaged segment one by one. To find them it looks at all keys once: this is rare.
+    fn salvage(&mut self, segment: u32, commands: &mut Vec<Command>) {
+        let live = self.keydir.iter().filter(|held| held.place().segment == segment);
+        let left = live.map(|held| held.to_key()).collect();
+        self.salvage_next(segment, left, commands);
+    }
+
+    fn salvage_next(&mut self, segment: u32, mut left: Vec<Key>, commands: &mut Vec<Command>) {
+        while let Some(key) = left.pop() {
+            if self.is_lost(&key) {
+                continue;
+            }
+            let held = self.keydir.get(key.as_bytes());
+            let Some(held) = held.filter(|held| held.place().segment == segment) else { continue };
+            let (version, place) = (held.version(), held.place());
+            let now = Lost { key: key.clone(), version, place };
+            let ticket = match held.whereabouts() {
+                Whereabouts::Memory(content) => {
+                    self.move_one(key, Cell { version, content }, place, commands)
+                }
+                Whereabouts::Disk(place) => {
+                    let ticket = self.allot();
+                    commands.push(Command::Load { log: self.log, ticket, place });
+                    ticket
+                }
+            };
+            self.compaction = Compaction::Salvaging { segment, left, ticket, now };
+            return;
+        }
+        if self.segments.get(&segment).is_some_and(|segment| segment.live == 0) {
+            self.compaction = Compaction::Removing;
+            commands.push(Command::Remove { log: self.log, segment });
+            return;
+        }
+        // What is left cannot be read. It counts as wholly alive, so that it is not looked at again before healing has
+        // buried what is left.
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            (segment.size, segment.old) = (segment.live, false);
+        }
+        self.compaction = Compaction::Idle;
+        self.may_compact = true;
+    }
+
+    fn move_one(
+        &mut self,
+        key: Key,
+        cell: Cell,
+        from: Place,
+        commands: &mut Vec<Command>,
+    ) -> Ticket {
+        let record = Record::Put { key: key.clone(), cell };
+        self.append(key, Purpose::Moved { from }, record, commands)
+    }
+
+    /// Whether this ticket is of the record that is fetched one by one.
+    pub(super) fn is_salvaging(&self, load: Ticket) -> bool {
+        matches!(&self.compaction, Compaction::Salvaging { ticket, .. } if *ticket == load)
+    }
+
+    /// A record of a damaged segment was fetched, or is damaged itself.
+    pub(super) fn salvaged(
+        &mut self,
+        result: Result<Content, LoadError>,
+        commands: &mut Vec<Command>,
+    ) -> Option<News> {
+        let Compaction::Salvaging { segment, left, now, .. } = &mut self.compaction else {
+            return None;
+        };
+        let (segment, left, found) = (*segment, std::mem::take(left), now.clone());
+        let Ok(content) = result else {
+            let lost = self.lose(found);
+            self.salvage_next(segment, left, commands);
+            return lost.map(|lost| News::Damaged { ticket: None, lost: Some(lost) });
+        };
+        let Lost { key, version, place } = found.clone();
+        let ticket = self.move_one(key, Cell { version, content }, place, commands);
+        self.compaction = Compaction::Salvaging { segment, left, ticket, now: found };
+        None
     }
 
     /// An append has found space: go on where there was none.

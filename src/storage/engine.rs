@@ -406,6 +406,10 @@ impl<D: Disk> Engine<D> {
                         records.push((place, written.record));
                         at += written.length;
                     }
+                    // Its head says how long it is. Whoever still needs it will miss it.
+                    Parsed::DamagedValue(head) if head.length <= bytes.len() - at => {
+                        at += head.length;
+                    }
                     Parsed::End if at_end => return (Ok(records), None),
                     // Of the last one the rest may not have been read.
                     Parsed::End | Parsed::DamagedValue(_) | Parsed::Bad => break,

@@ -12,6 +12,10 @@
 //! 4. A damaged segment's true records go into the new segment too; the file is set aside under another name, for a
 //!    person to look at. The server must be rebuilt from its peers.
 //!
+//! 5. In a sealed segment a record whose value alone is damaged does not make the segment so: its head, with a checksum of its
+//!    own, says which cell it is and where the next record stands. The keydir counts it, and the store knows that it is lost:
+//!    that cell is fetched from another replica.
+//!
 //! Whatever is written anew gets the checksums of its new place. What is searched for behind a bad record may lie in the value
 //! of a client, who may have made it up: see `record.rs`. In segments of format 2 it is then never true. In those of format 1
 //! the harm is bounded: at each offset positions can have got only so far; and what is newer than all that can be relied on,
@@ -25,8 +29,9 @@ use bytes::Bytes;
 
 use super::keydir::{Holding, Keydir};
 use super::keyfile::{EntryKind, KeyEntry, KeyFile, KeyFileWriter};
-use super::record::{self, MAX_POSITION, RecordFormat, Seed, Written};
+use super::record::{self, Headed, MAX_POSITION, RecordFormat, Seed, Written};
 use super::segment::{Ending, HEADER, Header, Rest, Scan, scan, search, segment_number};
+use super::store::Lost;
 use super::{Disk, Log, Place, Recovered};
 use crate::model::{HybridClock, Key, ServerId, Version};
 
@@ -103,6 +108,8 @@ struct Gathered {
     doubtful: Vec<Written>,
     /// Damaged values, whose keys and versions are known.
     lost: Vec<(Key, Version)>,
+    /// Damaged values in segments that count all the same.
+    unreadable: Vec<Lost>,
     /// The greatest version time of all records but the doubtful ones.
     newest: i64,
     damaged: Vec<u32>,
@@ -202,6 +209,11 @@ pub(super) fn look<D: Disk>(
     for number in &gathered.damaged {
         remarks.push(format!("{}: damaged below what had been synced", log.segment_file(*number)));
     }
+    for Lost { place, .. } in &gathered.unreadable {
+        let file = log.segment_file(place.segment);
+        remarks
+            .push(format!("{file}: the value of the record at byte {} is damaged", place.offset));
+    }
     for name in names.iter().filter(|name| name.ends_with(".damaged")) {
         remarks.push(format!("{}/{name}: set aside as damaged by a former start", log.folder()));
     }
@@ -292,23 +304,34 @@ fn read_sealed<D: Disk>(
     let is_doubtful = header.format() == RecordFormat::One;
     let whole = bytes.len() as u64 >= sealed_length;
     let bytes = bytes.slice(..bytes.len().min(sealed_length as usize));
-    let Scan { records, end, ending } = scan(&header, &bytes);
+    // A hint that cannot be read is worth a comparison, no more.
+    let passes_over = log == Log::Cells && !gathered.cuts_damage;
+    let Scan { records, damaged, end, ending } = scan(&header, &bytes, passes_over);
     match ending {
         // Zeros before the end it was sealed at would hide what stood there.
         Ending::Clean if whole && end as usize == bytes.len() => {
-            let last = header.first + records.len() as u64 - 1;
+            let last = header.first + (records.len() + damaged.len()) as u64 - 1;
             gathered.last = gathered.last.max(last);
             gathered.segments.push((file.number, end));
+            let is_sound = damaged.is_empty();
+            gathered.take_unreadable(damaged);
             gathered.take(&records);
-            gathered.lack_keys(&records, file.number, end, last);
+            // Without a key file the damage is found at once at the next start, too.
+            if is_sound {
+                gathered.lack_keys(&records, file.number, end, last);
+            }
         }
-        Ending::Clean => gathered.set_aside(file.number, records, Rest::default(), is_doubtful),
+        Ending::Clean => {
+            let rest = Rest { heads: damaged, ..Rest::default() };
+            gathered.set_aside(file.number, records, rest, is_doubtful);
+        }
         Ending::Bad { .. } if gathered.cuts_damage => {
             gathered.last = gathered.last.max(header.first + records.len() as u64 - 1);
             gathered.segments.push((file.number, end));
             gathered.take(&records);
         }
-        Ending::Bad { rest, .. } => {
+        Ending::Bad { mut rest, .. } => {
+            rest.heads.extend(damaged);
             gathered.set_aside(file.number, records, rest, is_doubtful);
         }
     }
@@ -344,7 +367,7 @@ fn read_last<D: Disk>(
         return Ok(Tail::default());
     };
     gathered.last = gathered.last.max(header.first.saturating_sub(1));
-    let Scan { records, end, ending } = scan(&header, &bytes);
+    let Scan { records, end, ending, .. } = scan(&header, &bytes, false);
     let (torn, rest) = match ending {
         Ending::Clean => (None, Rest::default()),
         Ending::Bad { sequence, rest } => (Some(sequence), rest),
@@ -382,6 +405,15 @@ impl Gathered {
     fn take(&mut self, records: &[(Place, Written)]) {
         for (place, written) in records {
             self.note(&KeyEntry::of(&written.record, *place, written.value_crc));
+        }
+    }
+
+    /// The values of these records are damaged, and their segment counts: the key and its version are held, and not readable.
+    fn take_unreadable(&mut self, damaged: Vec<(Place, Headed)>) {
+        for (place, Headed { key, version, .. }) in damaged {
+            self.newest = self.newest.max(version.time);
+            self.keydir.put(key.as_bytes(), version, place, Holding::OnDisk);
+            self.unreadable.push(Lost { key: key.detached(), version, place });
         }
     }
 
@@ -477,13 +509,14 @@ impl Gathered {
     ) -> Recovered {
         let segments = std::mem::take(&mut self.segments);
         let mut lost = std::mem::take(&mut self.lost);
+        let unreadable = std::mem::take(&mut self.unreadable);
         let is_old = |(number, _): &&(u32, u32)| formats.get(number) == Some(&RecordFormat::One);
         let old = segments.iter().filter(is_old).map(|(number, _)| *number).collect();
         let keydir = self.wanted();
         lost.retain(|(key, version)| {
             keydir.get(key.as_bytes()).is_none_or(|held| held.version() < *version)
         });
-        Recovered { keydir, position, active, segments, old, lost }
+        Recovered { keydir, position, active, segments, old, lost, unreadable }
     }
 }
 

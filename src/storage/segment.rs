@@ -29,7 +29,7 @@ impl Log {
     }
 
     /// The file of one of its segments.
-    pub(super) fn segment_file(self, segment: u32) -> String {
+    pub(crate) fn segment_file(self, segment: u32) -> String {
         format!("{}/{segment:010}.log", self.folder())
     }
 
@@ -166,6 +166,8 @@ pub(super) fn read_format<D: Disk>(disk: &D, log: Log, segment: u32) -> Option<R
 #[derive(Clone, Debug)]
 pub(super) struct Scan {
     pub(super) records: Vec<(Place, Written)>,
+    /// Those among them of which the heads alone are true, in a segment where these do not end the row.
+    pub(super) damaged: Vec<(Place, Headed)>,
     /// Where reading in a row ended.
     pub(super) end: u32,
     /// What stands there.
@@ -191,15 +193,25 @@ pub(super) struct Rest {
 }
 
 /// Reads a segment's bytes from its first record on. Positions ascend by one within a segment, so a true record out
-/// of turn, left over from something else, ends the row as well.
-pub(super) fn scan(header: &Header, bytes: &Bytes) -> Scan {
+/// of turn, left over from something else, ends the row as well. So does a damaged value, unless it is passed over: its head
+/// says where the next record stands.
+pub(super) fn scan(header: &Header, bytes: &Bytes, passes_over_values: bool) -> Scan {
     let (mut offset, mut sequence) = (header.length(), header.first);
-    let mut records = Vec::new();
+    let (mut records, mut damaged) = (Vec::new(), Vec::new());
     let ending = loop {
         match header.format().parse(&bytes.slice(offset.min(bytes.len())..), offset as u32) {
             Parsed::Record(written) if written.sequence == sequence => {
                 let length = written.length;
                 records.push((place(header.segment, offset, length), written));
+                (offset, sequence) = (offset + length, sequence + 1);
+            }
+            Parsed::DamagedValue(head)
+                if passes_over_values
+                    && head.sequence == sequence
+                    && head.length <= bytes.len() - offset =>
+            {
+                let length = head.length;
+                damaged.push((place(header.segment, offset, length), head));
                 (offset, sequence) = (offset + length, sequence + 1);
             }
             Parsed::End => break Ending::Clean,
@@ -213,7 +225,7 @@ pub(super) fn scan(header: &Header, bytes: &Bytes) -> Scan {
             }
         }
     };
-    Scan { records, end: offset as u32, ending }
+    Scan { records, damaged, end: offset as u32, ending }
 }
 
 /// What is true from this offset on. Positions ascend, from `least` on; `most` says how far they can have got at an offset.

@@ -23,6 +23,19 @@ pub enum Admission {
     /// It, or something newer, is on its way to the disk: [`News::Published`] with this ticket will tell.
     /// Several admissions may share a ticket.
     Pending(Ticket),
+    /// A newer cell of this key is held and cannot be read: nothing can be said until it is healed by one as new.
+    Lost,
+}
+
+/// A held record that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Of which key.
+    pub key: Key,
+    /// Of the cell that was held, and may have been acknowledged.
+    pub version: Version,
+    /// Where its record stood.
+    pub place: Place,
 }
 
 /// Where the content of a held cell is.
@@ -47,6 +60,8 @@ pub enum News {
         before: Version,
         /// What is held now; the same as `before` if that was newer.
         now: Version,
+        /// What was held could not be read, and what is held now can.
+        healed: bool,
     },
     /// The append of `ticket` failed and left nothing behind; what was held before still is.
     Rejected {
@@ -64,10 +79,12 @@ pub enum News {
         /// The cell as it was when the load began.
         cell: Cell,
     },
-    /// A record that should be there is not readable: the store has lost cells.
+    /// A record that should be there is not readable.
     Damaged {
-        /// Of the load, if it was one.
+        /// Of the load, if somebody ordered it.
         ticket: Option<Ticket>,
+        /// What was found to be lost by that; `None` if it was known, or something else is held meanwhile.
+        lost: Option<Lost>,
     },
 }
 
@@ -114,6 +131,8 @@ pub struct Recovered {
     pub old: BTreeSet<u32>,
     /// Cells of which a head alone was found in damaged segments, so that key and version are known; nothing as new is held.
     pub lost: Vec<(Key, Version)>,
+    /// Records of sealed segments whose values alone are damaged; the keydir counts them.
+    pub unreadable: Vec<Lost>,
 }
 
 /// One log on the protocol's thread; it decides what is appended, what stays in memory and what is compacted.
@@ -126,7 +145,9 @@ pub struct Store {
     appends: Pending<Append>,
     /// Of several appends for a key, the newest cell's.
     newest: BTreeMap<Key, Ticket>,
-    loads: BTreeMap<Ticket, (Key, Version)>,
+    loads: BTreeMap<Ticket, Lost>,
+    /// Cells: keys whose held record cannot be read, until something as new is durable.
+    lost: BTreeSet<Key>,
     next_ticket: u64,
     pub(super) segments: BTreeMap<u32, Segment>,
     /// The segment that is written to.
@@ -170,7 +191,12 @@ pub(super) struct Segment {
 impl Store {
     /// A store over what recovery found. Values come into memory as they are used.
     pub fn new(log: Log, options: StoreOptions, recovered: Recovered) -> Store {
-        let Recovered { keydir, position, active, segments, old, .. } = recovered;
+        let Recovered { keydir, position, active, segments, old, unreadable, .. } = recovered;
+        let is_held = |lost: &Lost| {
+            let held = keydir.get(lost.key.as_bytes());
+            held.is_some_and(|held| (held.version(), held.place()) == (lost.version, lost.place))
+        };
+        let lost = unreadable.into_iter().filter(is_held).map(|lost| lost.key).collect();
         let segment =
             |(number, size)| (number, Segment { size, live: 0, old: old.contains(&number) });
         let mut segments: BTreeMap<_, _> = segments.into_iter().map(segment).collect();
@@ -189,6 +215,7 @@ impl Store {
             appends: Pending::default(),
             newest: BTreeMap::new(),
             loads: BTreeMap::new(),
+            lost,
             next_ticket: 0,
             segments,
             active,
@@ -244,16 +271,51 @@ impl Store {
                 Whereabouts::Disk(_) => false,
             };
             let current = held.version();
+            if self.is_lost(key) {
+                if cell.version < current {
+                    return Admission::Lost;
+                }
+                return self.admit(key, cell, commands);
+            }
             let is_newer = cell.version > current || cell.version == current && is_greater(held);
             if !is_newer {
                 return Admission::Held { current };
             }
         }
+        self.admit(key, cell, commands)
+    }
+
+    fn admit(&mut self, key: &Key, cell: &Cell, commands: &mut Vec<Command>) -> Admission {
         let record = Record::Put { key: key.clone(), cell: cell.clone() };
         let purpose = Purpose::Admitted(cell.clone());
         let ticket = self.append(key.clone(), purpose, record, commands);
         self.newest.insert(key.clone(), ticket);
         Admission::Pending(ticket)
+    }
+
+    /// What is held of this key cannot be read. Its version is known, and may have been acknowledged.
+    pub fn is_lost(&self, key: &Key) -> bool {
+        !self.lost.is_empty() && self.lost.contains(key)
+    }
+
+    /// Some key is lost: [`Store::is_lost`].
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// All that is held and cannot be read, in key order.
+    pub fn lost(&self) -> impl Iterator<Item = Lost> {
+        self.lost.iter().filter_map(|key| {
+            let held = self.keydir.get(key.as_bytes())?;
+            Some(Lost { key: key.clone(), version: held.version(), place: held.place() })
+        })
+    }
+
+    /// Forgets a lost key wholly. Only who starts a new life may do so. What was held, if it was lost.
+    pub fn forget_lost(&mut self, key: &Key) -> Option<Version> {
+        let version = self.is_lost(key).then(|| self.version(key))?;
+        self.forget(key);
+        Some(version)
     }
 
     /// Something is appended and not durable yet.
@@ -276,7 +338,7 @@ impl Store {
         let Whereabouts::Disk(place) = held.whereabouts() else { return None };
         let version = held.version();
         let ticket = self.allot();
-        self.loads.insert(ticket, (key.detached(), version));
+        self.loads.insert(ticket, Lost { key: key.detached(), version, place });
         commands.push(Command::Load { log: self.log, ticket, place });
         Some(ticket)
     }
@@ -328,7 +390,7 @@ impl Store {
                 self.active = self.active.max(active);
                 self.appended(ticket, result, commands)
             }
-            Completion::Loaded { ticket, result, .. } => self.loaded(ticket, result),
+            Completion::Loaded { ticket, result, .. } => self.loaded(ticket, result, commands),
             Completion::Surveyed { ticket, result, next, .. } => {
                 self.surveyed(ticket, result, next, commands)
             }
@@ -401,8 +463,9 @@ impl Store {
                 let Ok(place) = result else { return Some(News::Rejected { ticket, key }) };
                 self.taken_in = self.taken_in.saturating_add(place.length.into());
                 let (before, now) = self.publish(&key, &cell, place);
+                let healed = !self.lost.is_empty() && now == cell.version && self.lost.remove(&key);
                 self.resume(commands);
-                Some(News::Published { ticket, key, before, now })
+                Some(News::Published { ticket, key, before, now, healed })
             }
             Purpose::Moved { from } => {
                 if let Ok(place) = result {
@@ -435,6 +498,7 @@ impl Store {
 
     pub(super) fn forget(&mut self, key: &Key) {
         let Some((_, place)) = self.keydir.remove(key.as_bytes()) else { return };
+        self.lost.remove(key);
         self.bury(place);
         self.may_compact = true;
     }
@@ -462,13 +526,36 @@ impl Store {
         }
     }
 
-    fn loaded(&mut self, ticket: Ticket, result: Result<Content, LoadError>) -> Option<News> {
-        let (key, version) = self.loads.remove(&ticket)?;
-        let Ok(content) = result else { return Some(News::Damaged { ticket: Some(ticket) }) };
-        if let Content::Value(value) = &content {
+    fn loaded(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Content, LoadError>,
+        commands: &mut Vec<Command>,
+    ) -> Option<News> {
+        if self.is_salvaging(ticket) {
+            return self.salvaged(result, commands);
+        }
+        let load = self.loads.remove(&ticket)?;
+        let Ok(content) = result else {
+            return Some(News::Damaged { ticket: Some(ticket), lost: self.lose(load) });
+        };
+        let Lost { key, version, .. } = load;
+        if let Content::Value(value) = &content
+            && !self.is_lost(&key)
+        {
             self.keydir.fill(key.as_bytes(), version, value);
             self.keydir.make_room(self.options.memory);
         }
         Some(News::Loaded { ticket, key, cell: Cell { version, content } })
+    }
+
+    /// This record could not be read: a loss, unless it was known, or the key's newest record is another by now.
+    pub(super) fn lose(&mut self, lost: Lost) -> Option<Lost> {
+        let held = self.keydir.get(lost.key.as_bytes())?;
+        let is_held =
+            held.version() == lost.version && held.whereabouts() == Whereabouts::Disk(lost.place);
+        // A hint that cannot be read is given up: whoever keeps it erases it.
+        let is_new = is_held && (self.log == Log::Hints || self.lost.insert(lost.key.clone()));
+        is_new.then_some(lost)
     }
 }

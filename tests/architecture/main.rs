@@ -106,7 +106,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Parts of the node that must not know each other.
-const PARTS: &[&str] = &["coordinator", "handoff", "repair", "membership", "replica"];
+const PARTS: &[&str] = &["coordinator", "handoff", "repair", "membership", "replica", "heal"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

@@ -335,12 +335,15 @@ impl Handoff {
                     send(turn, target, &place, cell);
                 }
             }
-            Some(News::Damaged { ticket }) => {
+            Some(News::Damaged { ticket, lost }) => {
                 turn.out.count("hints_damaged");
                 let text = "a hint could not be read back; its range will be compared instead";
                 turn.out.notice(Urgency::Warning, text.to_owned());
-                if let Some((target, place)) = ticket.and_then(|ticket| self.loads.remove(&ticket))
-                {
+                // Compaction, which nobody waits for, may have found it.
+                let found = lost.and_then(|lost| parse(&lost.key));
+                let found = found.map(|(_, target, place)| (target, place));
+                let waited_for = ticket.and_then(|ticket| self.loads.remove(&ticket));
+                if let Some((target, place)) = waited_for.or(found) {
                     self.give_up(turn, target, &place);
                 }
             }
@@ -375,7 +378,8 @@ impl Handoff {
         let key = hint_key(target, place);
         let bytes = self.store.record_bytes(&key);
         let mut commands = Vec::new();
-        self.store.erase(&key, self.store.version(&key), &mut commands);
+        let held = self.store.version(&key);
+        self.store.erase(&key, held, &mut commands);
         turn.out.storage(commands);
         if let Some(entry) = self.targets.get_mut(&target) {
             entry.flying.remove(place);

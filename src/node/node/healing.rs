@@ -1,0 +1,66 @@
+//! What the replica reports: above all records that cannot be read, and how they come back.
+
+use super::{
+    CallId, ClientResponse, Key, Node, PeerReply, Report, RosterAt, ServerId, Turn, Urgency,
+    cell_of,
+};
+use crate::model::Cell;
+use crate::node::heal::Verdict;
+use crate::storage::{Log, Lost};
+
+impl Node {
+    /// What recovery could not read is fetched from the start on.
+    pub(super) fn begin_healing(&mut self) {
+        for lost in self.replica.lost() {
+            self.on_report(Report::Lost(lost));
+        }
+    }
+
+    pub(super) fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Inspected { number, entries, truncated } => {
+                let entries = entries.into_iter().map(cell_of).collect();
+                let response = self.inspected(entries, truncated);
+                self.out.answer(CallId(number), Ok(response));
+            }
+            Report::Lost(Lost { key, version, place }) => {
+                self.out.count("records_damaged");
+                let file = Log::Cells.segment_file(place.segment);
+                let text = format!(
+                    "{file}: the record at byte {} is damaged; its key is not answered for until it has been fetched from \
+                     another replica, or written anew",
+                    place.offset
+                );
+                self.out.notice(Urgency::Error, text);
+                self.heal.add(self.now.instant, key, version);
+            }
+            Report::Healed { key } => {
+                self.heal.done(&key);
+                self.out.count("records_healed");
+                let text = "a damaged record was replaced by a good one".to_owned();
+                self.out.notice(Urgency::Info, text);
+            }
+        }
+    }
+
+    pub(super) fn on_heal_reply(&mut self, from: ServerId, key: &Key, reply: PeerReply) {
+        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+        let (now, config, clock, out) = (self.now, &self.config, &mut self.clock, &mut self.out);
+        let turn = &mut Turn { now, config, roster: &roster, clock, life: None, out };
+        let verdict = self.heal.on_reply(turn, from, key, reply);
+        let Some(Verdict::Nowhere) = verdict else { return };
+        // In the life that begins nobody counts on what this one acknowledged, so the key may be forgotten.
+        self.rebuild("a record of its log could not be read back, and no other replica holds it");
+        self.heal.done(key);
+        self.replica.forget_lost(&self.config, key);
+    }
+
+    /// Keys as clients know them. `next` is a place, to be given back as it is.
+    pub(super) fn inspected(&self, entries: Vec<(Key, Cell)>, truncated: bool) -> ClientResponse {
+        let next =
+            if truncated { entries.last().map(|(place, _)| place.successor()) } else { None };
+        let key = |place: &Key| self.config.partitioner.key(place);
+        let entries = entries.iter().map(|(place, cell)| (key(place), cell.clone())).collect();
+        ClientResponse::Inspected { entries, next }
+    }
+}
