@@ -47,7 +47,7 @@ struct Version {
 }
 
 enum ErrorCode {
-  /** The request can never succeed as it is. Nothing was stored. */
+  /** The request can never succeed as it is. Nothing was stored by this attempt; a former one under the same ticket may have been. */
   INVALID_REQUEST = 1,
   /** Fewer replicas are alive than the level requires. Nothing was stored, no hint was kept. */
   UNAVAILABLE = 2,
@@ -81,7 +81,10 @@ struct PutRequest {
   3: optional Level level,
   /** Milliseconds until the call answers TIMED_OUT; 1 to 60000. */
   4: optional i32 timeout_ms,
-  /** From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable. */
+  /**
+   * From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable; as
+   * invalid only if it is more than a day beyond every clock of the cluster, so that no server can have issued it.
+   */
   5: optional Version ticket,
   /**
    * The newest version its writer has seen: the write's own version will be greater, whatever the clocks say. If its

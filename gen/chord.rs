@@ -89,7 +89,7 @@ impl From<&Level> for i32 {
 pub struct ErrorCode(pub i32);
 
 impl ErrorCode {
-  /// The request can never succeed as it is. Nothing was stored.
+  /// The request can never succeed as it is. Nothing was stored by this attempt; a former one under the same ticket may have been.
   pub const INVALID_REQUEST: ErrorCode = ErrorCode(1);
   /// Fewer replicas are alive than the level requires. Nothing was stored, no hint was kept.
   pub const UNAVAILABLE: ErrorCode = ErrorCode(2);
@@ -610,7 +610,8 @@ pub struct PutRequest {
   pub level: Option<Level>,
   /// Milliseconds until the call answers TIMED_OUT; 1 to 60000.
   pub timeout_ms: Option<i32>,
-  /// From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable.
+  /// From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable; as
+  /// invalid only if it is more than a day beyond every clock of the cluster, so that no server can have issued it.
   pub ticket: Option<Version>,
   /// The newest version its writer has seen: the write's own version will be greater, whatever the clocks say. If its
   /// step has 2^30 added, so has that of the write: by this mark writers tell later readers that they have seen something

@@ -148,9 +148,8 @@ impl Client {
         while let Some(address) = self.target(&request, &tried).await {
             match self.attempt(&address, request.clone(), deadline).await {
                 Attempt::Answered(answered) => return Ok(answered),
-                // It cannot coordinate; somebody else can.
-                Attempt::Failed(failure) if is_joining(&failure) => {
-                    failures.refused = Some(failure)
+                Attempt::Failed(failure) if failures.asks_another(&failure) => {
+                    failures.refused = Some(failure);
                 }
                 Attempt::Failed(failure) => return Err(failed_read(failure)),
                 Attempt::Broken(broken) => failures.broken(broken),
@@ -195,6 +194,8 @@ impl Client {
     pub async fn write(&self, put: PreparedPut) -> Result<Answered, Error> {
         let PreparedPut { key, content, level, timeout, ticket, after } = put;
         let deadline = self.deadline(timeout);
+        // Beyond it, a server that is asked anew might not answer in time: a certain no would become an unknown outcome.
+        let half_time = Instant::now() + (deadline - Instant::now()) / 2;
         // With a ticket from before, a former attempt may have arrived.
         let mut may_have_arrived = ticket.is_some();
         let mut ticket = match (ticket, self.options.safety, level) {
@@ -206,29 +207,31 @@ impl Client {
             }
         };
         let (mut tried, mut failures) = (BTreeSet::new(), Failures::default());
+        // Of those tried, the servers that hold the request itself for invalid.
+        let mut invalid = 0;
         while Instant::now() < deadline {
             let (key, content) = (key.clone(), content.clone());
             let put = PreparedPut { key, content, level, timeout, ticket, after };
             let request = ClientRequest::Put(put);
             let Some(address) = self.target(&request, &tried).await else {
-                // Nobody is left to ask. What may have arrived is worth another round.
-                if !may_have_arrived || tried.is_empty() {
+                // Nobody is left to ask. What may have arrived is worth another round, unless all say that it can never succeed.
+                if !may_have_arrived || invalid == tried.len() {
                     break;
                 }
                 tried.clear();
+                invalid = 0;
                 tokio::time::sleep_until(deadline.min(Instant::now() + PAUSE)).await;
                 continue;
             };
             match self.attempt(&address, request, deadline).await {
                 Attempt::Answered(answered) => return Ok(answered),
-                // It can never succeed, so no former attempt has either.
-                Attempt::Failed(failure) if failure.code == FailureCode::InvalidRequest => {
-                    return Err(Error::Refused(failure));
-                }
-                Attempt::Failed(failure) if failure.is_definite() && !may_have_arrived => {
-                    if !is_joining(&failure) {
+                // A server speaks for this attempt only: a former one may have arrived, whatever it says of the ticket.
+                Attempt::Failed(failure) if failure.is_definite() => {
+                    let another = failures.asks_another(&failure) && Instant::now() < half_time;
+                    if !may_have_arrived && !another {
                         return Err(Error::Refused(failure));
                     }
+                    invalid += usize::from(failure.code == FailureCode::InvalidRequest);
                     failures.refused = Some(failure);
                 }
                 Attempt::Failed(failure) => {
@@ -483,7 +486,10 @@ struct Failures {
     unreached: Vec<String>,
     /// The last reason of another kind.
     why: Option<String>,
+    /// The last refusal.
     refused: Option<RemoteFailure>,
+    /// Servers that see too few replicas.
+    unavailable: usize,
 }
 
 impl Failures {
@@ -492,6 +498,21 @@ impl Failures {
             self.unreached.push(broken.why);
         } else {
             self.why = Some(broken.why);
+        }
+    }
+
+    /// Whether what this server refuses another one might do: one that has no room, or a new data folder, speaks for itself.
+    /// That too few replicas live one other server confirms, for the first may be the one that is cut off; asking all of them
+    /// would only take time.
+    fn asks_another(&mut self, failure: &RemoteFailure) -> bool {
+        match failure.code {
+            FailureCode::Overloaded => true,
+            FailureCode::Unavailable if is_joining(failure) => true,
+            FailureCode::Unavailable => {
+                self.unavailable += 1;
+                self.unavailable == 1
+            }
+            FailureCode::InvalidRequest | FailureCode::TimedOut | FailureCode::Other(_) => false,
         }
     }
 
@@ -510,7 +531,8 @@ impl Failures {
     fn of_write(self, may_have_arrived: bool, ticket: Option<Version>) -> Error {
         let unreached = self.unreached.join(", ");
         if may_have_arrived {
-            return Error::Unknown { why: self.why.unwrap_or(unreached), ticket };
+            let why = self.why.or(self.refused.map(|failure| failure.message));
+            return Error::Unknown { why: why.unwrap_or(unreached), ticket };
         }
         match (self.refused, self.why) {
             (Some(failure), _) => Error::Refused(failure),

@@ -251,3 +251,103 @@ async fn a_batch_whose_server_dies_reports_what_is_unknown_and_goes_on() {
     assert!(String::from_utf8(out).unwrap().starts_with("UNKNOWN a"));
     assert!(second.puts().is_empty());
 }
+
+/// Takes no ticket for one of this cluster's; as a server whose clock is behind did.
+fn knows_no_ticket(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    match request {
+        ClientRequest::Put(put) if put.ticket.is_some() => {
+            Some(Err(Failure::Invalid(Invalid::Ticket)))
+        }
+        _ => well(request),
+    }
+}
+
+#[tokio::test]
+async fn no_refusal_is_a_definite_no_once_a_write_may_have_arrived() {
+    for first in [dies_over_writes as Behaviour, times_out] {
+        for second in [knows_no_ticket as Behaviour, is_overloaded, is_cut_off] {
+            let (first, second) = (Fake::start(first).await, Fake::start(second).await);
+            let client = client(&[&first, &second], Safety::Ticket);
+            let error = put(&client).await.unwrap_err();
+            let unknown =
+                matches!(error, Error::Unknown { ticket: Some(ticket), .. } if ticket == version());
+            assert!(unknown && !error.is_definite(), "{error:?}");
+            assert!(!second.puts().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_possible_arrival_sends_the_write_to_another_server() {
+    let (first, second) = (Fake::start(dies_over_writes).await, Fake::start(knows_no_ticket).await);
+    let third = Fake::start(well).await;
+    let client = client(&[&first, &second, &third], Safety::Ticket);
+    put(&client).await.unwrap();
+    assert_eq!(third.puts(), [Some(version())]);
+}
+
+#[tokio::test]
+async fn a_ticket_that_the_caller_brings_is_never_refused_for_certain() {
+    let (first, second) = (Fake::start(knows_no_ticket).await, Fake::start(knows_no_ticket).await);
+    let client = client(&[&first, &second], Safety::OneCall);
+    let mut put = PreparedPut::new(Key::bound("k"), Content::Value("v".into()), Level::Quorum);
+    put.ticket = Some(version());
+    let error = client.write(put).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { ticket: Some(ticket), .. } if ticket == version()));
+    // Asking again would change nothing.
+    assert_eq!((first.puts().len(), second.puts().len()), (1, 1));
+}
+
+/// Has no room for a write.
+fn is_overloaded(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    match request {
+        ClientRequest::Put(_) => Some(Err(Failure::Overloaded { server: ServerId(0) })),
+        _ => well(request),
+    }
+}
+
+/// Sees no majority.
+fn is_cut_off(request: &ClientRequest) -> Option<Result<ClientResponse>> {
+    match request {
+        ClientRequest::Put(_) => {
+            let (level, required, alive) = (Level::Quorum, 2, 1);
+            Some(Err(Failure::Unavailable { level, required, alive }))
+        }
+        _ => well(request),
+    }
+}
+
+#[tokio::test]
+async fn what_one_server_refuses_for_itself_another_one_is_asked() {
+    for refuses in [is_overloaded as Behaviour, is_cut_off] {
+        let (first, second) = (Fake::start(refuses).await, Fake::start(well).await);
+        let client = client(&[&first, &second], Safety::OneCall);
+        put(&client).await.unwrap();
+        assert_eq!((first.puts().len(), second.puts().len()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_all_is_the_last_one_and_each_was_asked_once() {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(Fake::start(is_overloaded).await);
+    }
+    let client = client(&[&servers[0], &servers[1], &servers[2]], Safety::OneCall);
+    let error = put(&client).await.unwrap_err();
+    assert!(matches!(error, Error::Refused(_)) && error.exit_code() == 5, "{error:?}");
+    assert!(servers.iter().all(|server| server.puts().len() == 1));
+}
+
+#[tokio::test]
+async fn that_too_few_replicas_live_is_believed_when_a_second_server_says_so() {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(Fake::start(is_cut_off).await);
+    }
+    let client = client(&[&servers[0], &servers[1], &servers[2]], Safety::OneCall);
+    let error = put(&client).await.unwrap_err();
+    assert!(matches!(error, Error::Refused(_)) && error.exit_code() == 3, "{error:?}");
+    let asked: Vec<_> = servers.iter().map(|server| server.puts().len()).collect();
+    assert_eq!(asked, [1, 1, 0]);
+}

@@ -260,12 +260,12 @@ pub enum Invalid {
     EmptyRange,
     /// A ticket that no server of this cluster can have issued.
     #[error(
-        "the ticket's version is more than a day ahead of this server's clock, or not above zero"
+        "the ticket's version is more than a day ahead of every clock of this cluster, or not above zero"
     )]
     Ticket,
     /// What the writer says that it has seen cannot have been written in this cluster.
     #[error(
-        "the version to write after is more than a day ahead of this server's clock, or below zero"
+        "the version to write after is more than a day ahead of every clock of this cluster, or below zero"
     )]
     After,
     /// Hashed partitioning has no order of keys to scan in.

@@ -33,8 +33,8 @@ pub struct Now {
     pub wall: i64,
 }
 
-/// How far ahead of a server's clock a version that a *client* supplies may be. Between servers there is no
-/// such bound: a server whose own clock was reset must not refuse the world.
+/// How far ahead of every clock of the cluster a version that a *client* supplies may be: further ahead, no server can have
+/// issued it. Between servers there is no such bound: a server whose own clock was reset must not refuse the world.
 pub const FAR_FUTURE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The source of version times: never behind any version seen, never issuing a time twice, also not after a
@@ -138,6 +138,24 @@ mod tests {
         clock.raise(ceiling);
         assert_eq!(clock.tick(500), Some(1_001));
         assert_eq!(clock.tick(ceiling + 1), None);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_off_by_years_neither_stalls_nor_repeats() {
+        let years = 50 * 365 * 24 * 60 * 60 * 1_000_000;
+        let today = 1_790_000_000_000_000;
+        let mut clock = HybridClock::new(0);
+        let mut last = 0;
+        for wall in [today, today + years, today - years, 0, -years, today] {
+            for _ in 0..3 {
+                if let Some(ceiling) = clock.wanted_ceiling(wall) {
+                    clock.raise(ceiling);
+                }
+                let time = clock.tick(wall).unwrap();
+                assert!(time > last && time >= wall);
+                last = time;
+            }
+        }
     }
 
     #[test]

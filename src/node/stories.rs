@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `cluster nodes=4 replicas=3` | starts servers, ranges from 1-byte starts `a`, `b`, …; lets them all come to vote |
 //! | `put n1 key=value level=quorum`, `delete n1 key`, `get n1 key`, `scan n1 limit=10` | a client calls; `ticket=V` retries |
+//! | `prepare n1 key` | it asks for a ticket |
+//! | `clock n1 days=3650` | its wall clock is that far off |
 //! | `run` | messages and disks go on until nothing moves |
 //! | `hold n2` / `release n2` | messages to and from n2 are held back, its links stay up / all come through |
 //! | `stall n2` / `unstall n2` | its disk does nothing / catches up |
@@ -113,6 +115,8 @@ struct Stage {
     lose_pages: u64,
     /// Pages answered with, and lost.
     pages: (u64, u64),
+    /// How far wall clocks are off, in microseconds.
+    clocks: BTreeMap<ServerId, i64>,
 }
 
 /// Of [`Config`], where a story wants another.
@@ -191,6 +195,17 @@ impl Runner for Stage {
                 let (to, timeout) = (None, None);
                 let scan = ClientRequest::Scan { from, to, limit, level, timeout, any_order };
                 self.call(server, scan);
+            }
+            "prepare" => {
+                let server = self.server(args.next_pos())?;
+                let key = Key::new(args.next_pos().ok_or("give a key")?.to_owned())?;
+                let (level, timeout, after) = (Level::Quorum, None, None);
+                self.call(server, ClientRequest::Prepare { key, level, timeout, after });
+            }
+            "clock" => {
+                let days: i64 = args.take_key("days").ok_or("give days=")?.parse()?;
+                let server = self.server(args.next_pos())?;
+                self.clocks.insert(server, days * 24 * 60 * 60 * 1_000_000);
             }
             "run" => self.settle(),
             "hold" => {
@@ -310,8 +325,9 @@ impl Stage {
         self.actors.get_mut(&server).unwrap()
     }
 
-    fn moment(&self) -> Now {
-        Now { instant: Instant(self.now), wall: EPOCH + self.now as i64 + 1 }
+    fn moment(&self, server: ServerId) -> Now {
+        let off = self.clocks.get(&server).copied().unwrap_or(0);
+        Now { instant: Instant(self.now), wall: EPOCH + off + self.now as i64 + 1 }
     }
 
     fn start(&mut self, server: ServerId) -> Result<()> {
@@ -328,7 +344,7 @@ impl Stage {
         let mut config = self.config.clone().ok_or("begin with `cluster`")?;
         config.server = server;
         config.first_request = self.lives << 32;
-        let (now, seed) = (self.moment(), self.lives);
+        let (now, seed) = (self.moment(server), self.lives);
         let actor = self.actor(server);
         let disk = actor.disk.take().ok_or("it is running")?;
         let (engine, opened) = Engine::open(disk, options)?;
@@ -390,7 +406,7 @@ impl Stage {
 
     /// Lets one node take in an event, and carries out its effects; its disk works when it is not stalled.
     fn step(&mut self, server: ServerId, event: Event) {
-        let now = self.moment();
+        let now = self.moment(server);
         let mut effects = Vec::new();
         let Some(node) = &mut self.actor(server).node else { return };
         node.step(now, event, &mut effects);
@@ -513,7 +529,7 @@ impl Stage {
     }
 
     fn status(&mut self, server: ServerId) -> Status {
-        let now = self.moment();
+        let now = self.moment(server);
         let mut effects = Vec::new();
         if let Some(node) = &mut self.actor(server).node {
             node.step(
@@ -533,7 +549,7 @@ impl Stage {
     fn state(&mut self, key: &Key) -> Result<()> {
         let servers: Vec<_> = self.actors.keys().copied().collect();
         for server in servers {
-            let now = self.moment();
+            let now = self.moment(server);
             let actor = self.actor(server);
             let (Some(node), Some(engine)) = (&mut actor.node, &mut actor.engine) else {
                 let _ = writeln!(self.trace, "n{server}: down");

@@ -20,6 +20,9 @@
 //! concurrent one. A write that failed is never undone, for a reader may have seen it, and never sent again
 //! under another version, for it might then be seen twice.
 //!
+//! A version that a client brings, as a ticket or as one to write after, is absorbed only once it is known that a server of this
+//! cluster can have issued it; [`doubt`] says how, and what is refused.
+//!
 //! At AVAILABLE the steps are those of QUORUM, but a majority is required only while it lives; else all that live are, and one at
 //! least. Who lives is looked at whenever something is heard and every [`LOOK`], so a majority may be lost in the middle. A replica that
 //! lives and refuses, or whose disk hangs, is no dead one: a later read might ask that one alone. What the answer says it has had is QUORUM only if
@@ -44,6 +47,7 @@
 //!
 //! Compare-and-set, which comes later. One-round writes, on purpose: `docs/decisions/0008`.
 
+mod doubt;
 mod read;
 mod scan;
 mod tally;
@@ -63,8 +67,8 @@ use self::write::{Under, Write};
 use super::turn::{Known, OperationId, Roster, Turn};
 use super::{Config, Flaw};
 use crate::model::{
-    CallId, Cell, Content, Epoch, FAR_FUTURE, Failure, Instant, Invalid, Key, Level, PeerReply,
-    Pending, PreparedPut, ServerId, Version,
+    CallId, Cell, Content, Epoch, Failure, Instant, Invalid, Key, Level, PeerReply, Pending,
+    PreparedPut, ServerId, Version,
 };
 
 /// An operation whose end hangs on who lives looks at that so often: a server that dies in silence is noticed by time alone.
@@ -169,12 +173,6 @@ impl Coordinator {
         put: PreparedPut,
     ) -> Option<Missed> {
         let PreparedPut { key, content, level, timeout, ticket, after } = put;
-        if let Some(version) = ticket
-            && !is_plausible(version, turn.now.wall)
-        {
-            turn.out.answer(call, Err(Failure::Invalid(Invalid::Ticket)));
-            return None;
-        }
         let deadline = turn.now.instant + timeout.unwrap_or(turn.config.timeout);
         let under = ticket.map_or(Under::New { after }, Under::Ticket);
         self.write(turn, call, key, level, deadline, Some(content), under)
@@ -205,13 +203,6 @@ impl Coordinator {
     ) -> Option<Missed> {
         let id = self.allot();
         let place = Place::of(turn.config, turn.config.partitioner.place(&key));
-        if let Under::New { after: Some(version) } = under
-            && !version.is_zero()
-            && !is_plausible(version, turn.now.wall)
-        {
-            turn.out.answer(call, Err(Failure::Invalid(Invalid::After)));
-            return None;
-        }
         match Write::start(turn, id, call, place, level, deadline, content, under) {
             Ok(write) => self.admit(turn, id, write.next_deadline(), Operation::Write(write)),
             Err(failure) => {
@@ -569,10 +560,4 @@ impl Operation {
             Operation::Scan(scan) => scan.is_over(),
         }
     }
-}
-
-/// Whether a server of this cluster can have issued the version: not from the far future, nor from before time.
-fn is_plausible(version: Version, wall: i64) -> bool {
-    let latest = wall.saturating_add(FAR_FUTURE.as_micros() as i64);
-    version.time > 0 && version.time <= latest
 }

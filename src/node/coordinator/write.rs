@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::super::turn::{OperationId, Origin, Turn};
 use super::super::{Flaw, Urgency};
+use super::doubt::{Doubt, Verdict, is_near};
 use super::tally::Tally;
 use super::{LOOK, Missed, Place, majority};
 use crate::model::{
-    CallId, Cell, ClientResponse, Content, DiskState, Failure, Instant, Key, Level, PeerAnswer,
-    PeerReply, PeerRequest, Reached, Sender, ServerId, Version,
+    CallId, Cell, ClientResponse, Content, DiskState, Failure, Instant, Invalid, Key, Level,
+    PeerAnswer, PeerReply, PeerRequest, Reached, Sender, ServerId, Version,
 };
 
 /// A replica whose disk hangs is left out of a write for so long, if the others are enough.
@@ -36,6 +37,8 @@ pub(super) struct Write {
     /// It has succeeded.
     acknowledged: bool,
     phase: Phase,
+    /// A version that the client has brought and that no clock has vouched for yet.
+    doubt: Option<Box<Doubt>>,
 }
 
 /// The version to write under.
@@ -98,17 +101,33 @@ impl Write {
             spared_until: None,
             acknowledged: false,
             phase: Phase::Clock,
+            doubt: None,
         };
+        let mut doubted = None;
         match under {
-            Under::Ticket(version) => {
+            Under::Ticket(version) if version.time <= 0 => {
+                return Err(Failure::Invalid(Invalid::Ticket));
+            }
+            Under::Ticket(version) if may_be_issued(turn, version) => {
                 // The first attempt may still take effect, so this one never answers with a definite no.
                 turn.clock.absorb(version.time);
                 write.store(turn, id, version);
                 return Ok(write);
             }
+            Under::Ticket(version) => {
+                write.ask(turn, id, Some((version, true)));
+                return Ok(write);
+            }
             Under::New { after: Some(version) } => {
-                turn.clock.absorb(version.time);
+                if version.time <= 0 && !version.is_zero() {
+                    return Err(Failure::Invalid(Invalid::After));
+                }
                 write.weak = version.is_weak();
+                if may_be_issued(turn, version) {
+                    turn.clock.absorb(version.time);
+                } else {
+                    doubted = Some((version, false));
+                }
             }
             Under::New { after: None } => {}
         }
@@ -118,21 +137,77 @@ impl Write {
         if alive < required {
             return Err(Failure::Unavailable { level, required, alive });
         }
-        if one_round || turn.config.flaw == Some(Flaw::ClockVersions) {
+        let one_round = one_round || turn.config.flaw == Some(Flaw::ClockVersions);
+        if one_round && doubted.is_none() {
             write.issue(turn, id);
         } else {
-            let mut tally = Tally::new(&write.place.replicas, required);
-            for replica in write.place.replicas.clone() {
-                if turn.roster.reachable(replica) {
-                    turn.out.ask_clock(replica, id, turn.config);
-                } else {
-                    tally.miss(replica);
-                }
-            }
-            write.phase = Phase::Clocks(tally);
-            write.advance(turn, id);
+            write.ask(turn, id, doubted);
         }
         Ok(write)
+    }
+
+    /// Begins round 1. `doubted`: a version that the clocks are to vouch for, and whether it is a ticket.
+    fn ask(&mut self, turn: &mut Turn<'_>, id: OperationId, doubted: Option<(Version, bool)>) {
+        let replicas = self.place.replicas.clone();
+        let required = match doubted {
+            // Fewer than a majority cannot say that a version was invented.
+            Some(_) if self.level != Level::Available => {
+                self.required.max(Level::Quorum.required(replicas.len()))
+            }
+            _ => self.required,
+        };
+        let mut tally = Tally::new(&replicas, required);
+        for replica in &replicas {
+            if turn.roster.reachable(*replica) {
+                turn.out.ask_clock(*replica, id, turn.config);
+            } else {
+                tally.miss(*replica);
+            }
+        }
+        self.doubt = doubted.map(|(version, is_ticket)| {
+            Box::new(Doubt::start(turn, id, version, is_ticket, &replicas))
+        });
+        self.phase = Phase::Clocks(tally);
+        self.advance(turn, id);
+    }
+
+    /// Round 1 has shown what becomes of a version in doubt.
+    fn judge(&mut self, turn: &mut Turn<'_>, id: OperationId) {
+        let (Some(doubt), Phase::Clocks(tally)) = (&self.doubt, &self.phase) else { return };
+        let (version, is_ticket, verdict) = (doubt.version, doubt.is_ticket, doubt.verdict());
+        let all_have_answered = tally.waiting().next().is_none();
+        let enough = tally.is_met(turn.roster);
+        match verdict {
+            // A ticket needs no more than to be one of this cluster's; another write needs its round 1 as well.
+            Verdict::Issued => {
+                self.doubt = None;
+                turn.clock.absorb(version.time);
+                if is_ticket {
+                    self.store(turn, id, version);
+                }
+            }
+            Verdict::Invented if enough && all_have_answered => {
+                let invalid = if is_ticket { Invalid::Ticket } else { Invalid::After };
+                self.finish(turn, Err(Failure::Invalid(invalid)));
+                self.phase = Phase::Done;
+            }
+            Verdict::Open if enough && all_have_answered && !is_ticket => {
+                self.finish(turn, Err(Failure::Invalid(Invalid::After)));
+                self.phase = Phase::Done;
+            }
+            Verdict::Open if enough && all_have_answered => {
+                let failure = self.unknown(version);
+                self.finish(turn, Err(failure));
+                self.phase = Phase::Done;
+            }
+            Verdict::Open | Verdict::Invented | Verdict::Waits => {}
+        }
+    }
+
+    /// Nothing was sent under a ticket, but by a former attempt.
+    fn unknown(&self, version: Version) -> Failure {
+        let (level, required) = (self.level, self.required);
+        Failure::TimedOut { level, required, received: 0, version: Some(version) }
     }
 
     pub(super) fn on_reply(
@@ -146,6 +221,9 @@ impl Write {
         match (&mut self.phase, &reply.answer) {
             (Phase::Clocks(tally), PeerAnswer::Clock { time }) => {
                 tally.answer(from, sender, *time);
+                if let Some(doubt) = &mut self.doubt {
+                    doubt.heard(from, *time);
+                }
             }
             (Phase::Stores { cell, tally }, PeerAnswer::Stored { current })
                 if *current >= cell.version =>
@@ -154,7 +232,12 @@ impl Write {
             }
             // A late reply of round 1.
             (Phase::Stores { .. }, PeerAnswer::Clock { .. }) => return,
-            (Phase::Clocks(tally), _) => tally.refuse(from),
+            (Phase::Clocks(tally), _) => {
+                tally.refuse(from);
+                if let Some(doubt) = &mut self.doubt {
+                    doubt.missed(from);
+                }
+            }
             (Phase::Stores { tally, .. }, _) => tally.refuse(from),
             (Phase::Clock | Phase::Done, _) => return,
         }
@@ -163,7 +246,12 @@ impl Write {
 
     pub(super) fn on_missed(&mut self, turn: &mut Turn<'_>, id: OperationId, replica: ServerId) {
         match &mut self.phase {
-            Phase::Clocks(tally) => tally.miss(replica),
+            Phase::Clocks(tally) => {
+                tally.miss(replica);
+                if let Some(doubt) = &mut self.doubt {
+                    doubt.missed(replica);
+                }
+            }
             Phase::Stores { tally, .. } => tally.miss(replica),
             Phase::Clock | Phase::Done => return,
         }
@@ -213,8 +301,8 @@ impl Write {
     fn on_deadline(&mut self, turn: &mut Turn<'_>) {
         match &self.phase {
             Phase::Clocks(tally) => {
-                let alive = tally.received(turn.roster);
-                self.finish(turn, Err(self.unavailable(alive)));
+                let failure = self.too_few_clocks(tally.received(turn.roster));
+                self.finish(turn, Err(failure));
             }
             Phase::Clock => {
                 self.finish(turn, Err(Failure::Overloaded { server: turn.config.server }));
@@ -276,8 +364,9 @@ impl Write {
         {
             self.ask_spared(turn, id);
         }
+        self.judge(turn, id);
         match &self.phase {
-            Phase::Clocks(tally) if tally.is_met(turn.roster) => {
+            Phase::Clocks(tally) if self.doubt.is_none() && tally.is_met(turn.roster) => {
                 for (_, time) in tally.votes(turn.roster) {
                     turn.clock.absorb(*time);
                 }
@@ -286,8 +375,8 @@ impl Write {
                 self.issue(turn, id);
             }
             Phase::Clocks(tally) if tally.is_hopeless(turn.roster) => {
-                let alive = tally.received(turn.roster);
-                self.finish(turn, Err(self.unavailable(alive)));
+                let failure = self.too_few_clocks(tally.received(turn.roster));
+                self.finish(turn, Err(failure));
                 self.phase = Phase::Done;
             }
             Phase::Stores { cell, tally } if tally.is_met(turn.roster) => {
@@ -443,6 +532,14 @@ impl Write {
         turn.out.answer(call, result);
     }
 
+    /// Round 1 has not come to its end: nothing was sent, but by a former attempt under a ticket.
+    fn too_few_clocks(&self, alive: usize) -> Failure {
+        match &self.doubt {
+            Some(doubt) if doubt.is_ticket => self.unknown(doubt.version),
+            _ => self.unavailable(alive),
+        }
+    }
+
     fn unavailable(&self, alive: usize) -> Failure {
         Failure::Unavailable { level: self.level, required: self.required, alive }
     }
@@ -457,4 +554,9 @@ impl Write {
 /// it the cell later: it gets no hint from itself.
 fn hangs(turn: &Turn<'_>, replica: ServerId) -> bool {
     replica != turn.config.server && turn.roster.disk(replica) == DiskState::Hanging
+}
+
+/// Whether this server can tell by itself that the version may be one of this cluster's.
+fn may_be_issued(turn: &Turn<'_>, version: Version) -> bool {
+    is_near(version, turn.now.wall.max(turn.clock.seen()))
 }
