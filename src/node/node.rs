@@ -2,6 +2,7 @@
 
 mod healing;
 mod standing;
+mod views;
 
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use super::replica::{Replica, Report, cell_of};
 use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
 use super::{Config, Effect, Event, Flaw, Urgency};
 use crate::model::{
-    CallId, ClientRequest, ClientResponse, DiskState, Failure, FolderId, Hello, HybridClock,
-    InspectSource, Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply,
-    PeerRequest, PeerStatus, RequestId, ServerId, Status, TopologyView, ViewRange, ViewServer,
+    CallId, ClientRequest, ClientResponse, Failure, FolderId, Hello, HybridClock, InspectSource,
+    Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply, PeerRequest, RequestId,
+    ServerId,
 };
 use crate::storage::{Completion, Log, Opened, Store};
 
@@ -243,14 +244,6 @@ impl Node {
         super::turn::Roster::alive(&RosterAt { membership: &self.membership, now }, server)
     }
 
-    /// What it believes of that server's disk.
-    pub(crate) fn disk_of(&self, server: ServerId) -> DiskState {
-        if server == self.config.server {
-            return self.health.state().0;
-        }
-        self.membership.disk(server).0
-    }
-
     /// What it was told once.
     pub fn config(&self) -> &Config {
         &self.config
@@ -332,61 +325,6 @@ impl Node {
                 let view = Box::new(self.topology());
                 self.out.answer(call, Ok(ClientResponse::Topology(view)));
             }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let (cells, hints) = (self.replica.stats(), self.handoff.stats());
-        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
-        let peer = |server: ServerId| PeerStatus {
-            server,
-            address: self.config.addresses.get(&server).cloned().unwrap_or_default(),
-            alive: roster.is_up(server),
-            voting: self.membership.is_voting(server),
-            incarnation: self.membership.incarnation(server),
-            hints: self.handoff.count(server),
-            disk: self.describe_peers_disk(server),
-        };
-        let counters = self.out.counters().iter();
-        let mut counters: std::collections::BTreeMap<_, _> =
-            counters.map(|(name, count)| ((*name).to_owned(), *count)).collect();
-        counters.insert("compactions".to_owned(), cells.compactions + hints.compactions);
-        counters.insert("syncs".to_owned(), cells.syncs + hints.syncs);
-        Status {
-            server: self.config.server,
-            incarnation: self.keeper.identity.incarnation,
-            voting: self.is_voting(),
-            state: self
-                .join
-                .as_ref()
-                .map(|join| join.describe(&self.config, &self.keeper.identity, &roster))
-                .unwrap_or_default(),
-            peers: self.membership.servers().map(peer).collect(),
-            keys: cells.keys,
-            tombstones: cells.tombstones,
-            log_bytes: cells.log_bytes,
-            hint_log_bytes: hints.log_bytes,
-            memory_bytes: cells.memory_bytes,
-            memory_budget: self.config.cells.memory,
-            counters,
-            disk: self.describe_disk(),
-        }
-    }
-
-    fn topology(&self) -> TopologyView {
-        let addresses = self.config.addresses.iter();
-        let range = |range: &crate::ring::Range| ViewRange {
-            start: range.start.to_bytes(),
-            epoch: range.epoch,
-            replicas: range.replicas.clone(),
-        };
-        TopologyView {
-            cluster: self.config.cluster.clone(),
-            servers: addresses
-                .map(|(server, address)| ViewServer { server: *server, address: address.clone() })
-                .collect(),
-            ranges: self.config.topology.ranges().iter().map(range).collect(),
-            partitioner: self.config.partitioner.name().to_owned(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! This server's own standing: whether it votes, in which life, up to where its clock may go, and what its disk does.
 
 use super::{Decision, Flaw, FolderId, Join, Node, OnSaved, RosterAt, Turn, Urgency, next_random};
-use crate::model::ServerId;
 use crate::node::health::Change;
 
 impl Node {
@@ -113,15 +112,5 @@ impl Node {
         if self.health.wants_probe(self.now.instant) && !self.keeper.is_saving(|_| true) {
             self.keeper.save(OnSaved::Nothing, &mut self.out);
         }
-    }
-
-    pub(super) fn describe_disk(&self) -> Option<String> {
-        let (state, since) = self.health.state();
-        state.describe(since)
-    }
-
-    pub(super) fn describe_peers_disk(&self, server: ServerId) -> Option<String> {
-        let (state, since) = self.membership.disk(server);
-        state.describe(since)
     }
 }
