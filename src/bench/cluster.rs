@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -234,14 +235,33 @@ impl Drop for Cluster {
     }
 }
 
-/// Addresses on loopback that nobody listens on, as far as the system knows.
+/// Ports that are tried: below those that systems give to outgoing connections, one of which could take a port between the moment
+/// at which it is chosen and that at which its server starts, or starts again.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// How many ports this process has looked at.
+static TRIED: AtomicU32 = AtomicU32::new(0);
+
+/// Addresses on loopback that nobody listens on, and that no other call of this process has given; another process begins
+/// elsewhere.
 ///
 /// # Errors
-/// The system has none.
+/// All ports are taken.
 pub fn free_addresses(count: usize) -> std::io::Result<Vec<String>> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+    let ports = PORTS.end - PORTS.start;
+    let first = std::process::id().wrapping_mul(7_919) % ports;
+    let mut found = Vec::new();
+    for _ in 0..ports {
+        if found.len() == count {
+            break;
+        }
+        let port = PORTS.start + (first + TRIED.fetch_add(1, Ordering::Relaxed)) % ports;
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            found.push(address);
+        }
+    }
+    if found.len() == count { Ok(found) } else { Err(std::io::ErrorKind::AddrInUse.into()) }
 }
 
 /// Bytes of all files below a folder; files that come and go meanwhile count as they were seen.

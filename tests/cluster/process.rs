@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -354,8 +354,9 @@ impl Drop for Cluster {
 
 /// Ports that were free a moment ago; nothing else on this machine is told of them.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let addresses = chord::bench::cluster::free_addresses(count).unwrap();
+    let port = |address: &String| address.rsplit(':').next().unwrap().parse().unwrap();
+    addresses.iter().map(port).collect()
 }
 
 pub(crate) fn put(key: &str, value: &str, level: Level) -> ClientRequest {
