@@ -105,11 +105,18 @@ impl Health {
         self.hangs = false;
         match completion {
             Completion::Appended { result: Err(AppendError::Full), .. }
-            | Completion::IdentityUnsaved { .. } => self.on_refused(now, DiskState::Full),
+            | Completion::IdentityUnsaved { error: AppendError::Full, .. } => {
+                self.on_refused(now, DiskState::Full);
+            }
+            Completion::Appended { result: Err(AppendError::ReadOnly), .. }
+            | Completion::IdentityUnsaved { error: AppendError::ReadOnly, .. } => {
+                self.on_refused(now, DiskState::ReadOnly);
+            }
             Completion::Appended { result: Ok(_), .. } | Completion::IdentitySaved { .. } => {
                 self.on_taken(now.instant);
             }
             Completion::Appended { .. }
+            | Completion::IdentityUnsaved { .. }
             | Completion::Loaded { .. }
             | Completion::Surveyed { .. }
             | Completion::Removed { .. }

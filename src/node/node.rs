@@ -543,7 +543,7 @@ impl Node {
                 self.stopped = true;
                 self.out.stop(format!("the storage can no longer be trusted: {file}: {error}"));
             }
-            Completion::IdentityUnsaved { ticket } => {
+            Completion::IdentityUnsaved { ticket, .. } => {
                 self.keeper.on_unsaved(ticket, self.now.instant);
             }
             Completion::IdentitySaved { ticket } => {

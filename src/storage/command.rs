@@ -161,9 +161,11 @@ pub enum Completion {
     IdentityUnsaved {
         /// Of which command.
         ticket: Ticket,
+        /// Why.
+        error: AppendError,
     },
     /// The storage can no longer be trusted: a sync failed, or what a failed write left behind could not be cut
-    /// away. The server must stop; opening the folder again recovers what is durable.
+    /// away for good. The server must stop; opening the folder again recovers what is durable.
     Broken {
         /// What failed.
         error: Arc<io::Error>,
@@ -175,9 +177,12 @@ pub enum Completion {
 /// An append that has left nothing behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// No space left on the medium.
+    /// No space left on the medium, or none for this server (a quota, or a bound on the length of files).
     #[error("the disk is full")]
     Full,
+    /// The medium takes no changes.
+    #[error("the disk is read-only")]
+    ReadOnly,
     /// Any other failed write; its remains were cut away.
     #[error("the record could not be written")]
     Write,

@@ -7,11 +7,24 @@
 
 use std::io;
 
+use super::AppendError;
+
+/// Whether the medium takes no more, and why: it may again. `None`: some other error.
+pub(super) fn refusal(error: &io::Error) -> Option<AppendError> {
+    match error.kind() {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::FileTooLarge => Some(AppendError::Full),
+        io::ErrorKind::ReadOnlyFilesystem => Some(AppendError::ReadOnly),
+        _ => None,
+    }
+}
+
 /// A data folder. Names are relative and have at most one folder level, like `cells/0000000001.log`.
 ///
 /// Calls are synchronous; the driver runs them on a thread of their own. Errors keep their
-/// [`io::ErrorKind`]: [`io::ErrorKind::StorageFull`] and `QuotaExceeded` are survived, everything else from a
-/// sync is final.
+/// [`io::ErrorKind`]: those of a medium that takes no more (`StorageFull`, `QuotaExceeded`, `FileTooLarge`,
+/// `ReadOnlyFilesystem`) are survived, except from the sync of a segment, which is final whatever it fails for.
 pub trait Disk {
     /// Makes `folder` if it is not there, durably.
     fn make_folder(&mut self, folder: &str) -> io::Result<()>;

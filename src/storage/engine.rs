@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::disk::refusal;
 use super::identity::IdentityError;
 use super::keyfile::{KeyEntry, KeyFileWriter};
 use super::record::{self, Parsed, RecordFormat, Seed, Written};
@@ -368,10 +369,10 @@ impl<D: Disk> Engine<D> {
     ) -> Result<(), Broken> {
         match save_identity(&mut self.disk, identity) {
             Ok(()) => completions.push(Completion::IdentitySaved { ticket }),
-            Err(broken) if is_full(&broken.error) => {
-                completions.push(Completion::IdentityUnsaved { ticket });
-            }
-            Err(broken) => return Err(broken),
+            Err(broken) => match refusal(&broken.error) {
+                Some(error) => completions.push(Completion::IdentityUnsaved { ticket, error }),
+                None => return Err(broken),
+            },
         }
         Ok(())
     }
@@ -489,15 +490,13 @@ impl Writer {
         }
         let batch = std::mem::take(&mut self.batch);
         let written = disk.write(&file, u64::from(self.length), &self.buffer);
+        let touched = self.buffer.len();
         self.buffer.clear();
         // A burst of large values must not keep its memory for ever.
         self.buffer.shrink_to(1 << 20);
         if let Err(error) = written {
-            // Half a record must not stand before what is appended next.
-            disk.truncate(&file, u64::from(self.length)).map_err(Broken::at(&file))?;
-            self.reserved = u64::from(self.length);
-            self.blank = self.reserved;
-            let why = if is_full(&error) { AppendError::Full } else { AppendError::Write };
+            self.undo(disk, &file, touched)?;
+            let why = refusal(&error).unwrap_or(AppendError::Write);
             let failed = batch.iter().map(|one| self.completion(one.ticket, Err(why)));
             completions.extend(failed);
             return Ok(());
@@ -511,6 +510,25 @@ impl Writer {
         for Appended { ticket, place, record, value_crc } in batch {
             self.keys.push(&KeyEntry::of(&record, place, value_crc));
             completions.push(self.completion(ticket, Ok(place)));
+        }
+        Ok(())
+    }
+
+    /// Cuts away what a failed write of so many bytes has left behind the last record: what is refused must never come to light,
+    /// not even after a power cut, for whoever wrote it may be told that it was not stored.
+    fn undo<D: Disk>(&mut self, disk: &mut D, file: &str, touched: usize) -> Result<(), Broken> {
+        let length = u64::from(self.length);
+        (self.reserved, self.blank) = (length, length);
+        let left = disk.read(file, length, touched);
+        let is_clean = left.is_ok_and(|left| left.iter().all(|byte| *byte == 0));
+        match disk.truncate(file, length) {
+            // There is nothing to be cut but zeros, and a read-only medium lets nothing be cut.
+            Err(error) if is_clean && refusal(&error).is_some() => return Ok(()),
+            cut => cut.map_err(Broken::at(file))?,
+        }
+        if !is_clean {
+            self.dirty = true;
+            self.sync(disk)?;
         }
         Ok(())
     }
@@ -582,7 +600,7 @@ impl Writer {
         let new = format!("{name}.new");
         if let Err(error) = disk.write(&new, 0, &header.encode()) {
             let _ = disk.remove(&new);
-            let can_wait = is_full(&error) && self.length < u32::MAX / 2;
+            let can_wait = refusal(&error).is_some() && self.length < u32::MAX / 2;
             return if can_wait { Ok(()) } else { Err(Broken { error, file: new }) };
         }
         disk.sync(&new).map_err(Broken::at(&new))?;
@@ -648,10 +666,6 @@ fn open_error(error: LogError) -> OpenError {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 /// The identity of a folder, if it has one.
 fn read_identity<D: Disk>(
     disk: &D,
@@ -691,8 +705,12 @@ fn save_identity<D: Disk>(disk: &mut D, identity: &Identity) -> Result<(), Broke
     let bytes = identity.encode();
     // Made anew, so that nothing of a longer one is left behind it.
     let _ = disk.remove(IDENTITY_NEW);
-    disk.write(IDENTITY_NEW, 0, &bytes).map_err(Broken::at(IDENTITY_NEW))?;
-    disk.sync(IDENTITY_NEW).map_err(Broken::at(IDENTITY_NEW))?;
+    let written = disk.write(IDENTITY_NEW, 0, &bytes).and_then(|()| disk.sync(IDENTITY_NEW));
+    if let Err(error) = written {
+        // The piece of it that found room is of no use to anyone.
+        let _ = disk.remove(IDENTITY_NEW);
+        return Err(Broken { error, file: IDENTITY_NEW.to_owned() });
+    }
     disk.rename(IDENTITY_NEW, IDENTITY).map_err(Broken::at(IDENTITY))?;
     disk.sync_folder("").map_err(Broken::at(IDENTITY))
 }

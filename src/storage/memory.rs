@@ -24,6 +24,8 @@ pub struct MemoryDisk {
     next_file: u64,
     /// Bytes that fit, if there is a bound.
     capacity: Option<u64>,
+    /// Nothing can be changed.
+    read_only: bool,
     /// Changing operations until the power goes out, if it will.
     power_for: Option<u64>,
     operations: u64,
@@ -198,6 +200,11 @@ impl MemoryDisk {
         self.capacity = bytes;
     }
 
+    /// Nothing can be changed from now on, as on a file system that was mounted anew for reading alone.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.read_only = read_only;
+    }
+
     /// No byte of this file can be read from now on.
     pub fn make_unreadable(&mut self, name: Option<&str>) {
         self.unreadable = name.map(str::to_owned);
@@ -253,6 +260,21 @@ impl MemoryDisk {
         self.names.iter().map(|(name, file)| (name.clone(), length(file))).collect()
     }
 
+    /// Bytes that still fit. What has no name any more takes none.
+    fn room(&self) -> u64 {
+        let Some(capacity) = self.capacity else { return u64::MAX };
+        let files = self.names.values().filter_map(|file| self.files.get(file));
+        capacity.saturating_sub(files.map(|file| file.bytes.len() as u64).sum())
+    }
+
+    fn change(&mut self) -> io::Result<()> {
+        self.operate()?;
+        match self.read_only {
+            true => Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "read-only")),
+            false => Ok(()),
+        }
+    }
+
     fn operate(&mut self) -> io::Result<()> {
         self.operations += 1;
         match &mut self.power_for {
@@ -304,19 +326,17 @@ impl Disk for MemoryDisk {
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.operate()?;
+        self.change()?;
         if !self.names.contains_key(name) {
             self.next_file += 1;
             self.files.insert(self.next_file, File::default());
             self.names.insert(name.to_owned(), self.next_file);
             self.renames.push(NameChange::Set(name.to_owned(), self.next_file));
         }
-        let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
-        let capacity = self.capacity;
+        let room = self.room();
         let file = self.file_mut(name)?;
         let end = offset + bytes.len() as u64;
         let growth = end.saturating_sub(file.bytes.len() as u64);
-        let room = capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
         // A full medium takes the first part.
         let fitting = bytes.len() - growth.saturating_sub(room).min(bytes.len() as u64) as usize;
         let piece = bytes[..fitting].to_vec();
@@ -333,14 +353,13 @@ impl Disk for MemoryDisk {
     }
 
     fn reserve(&mut self, name: &str, length: u64) -> io::Result<()> {
-        self.operate()?;
-        let used: u64 = self.files.values().map(|file| file.bytes.len() as u64).sum();
-        let capacity = self.capacity;
-        let file = self.file_mut(name)?;
-        let growth = length.saturating_sub(file.bytes.len() as u64);
-        if capacity.is_some_and(|capacity| used + growth > capacity) {
+        self.change()?;
+        let room = self.room();
+        let growth = length.saturating_sub(self.file(name)?.bytes.len() as u64);
+        if growth > room {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
         }
+        let file = self.file_mut(name)?;
         if growth > 0 {
             file.bytes.resize(length as usize, 0);
             file.writes.push(Write::Truncate(length as usize));
@@ -349,7 +368,7 @@ impl Disk for MemoryDisk {
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
-        self.operate()?;
+        self.change()?;
         let file = self.file_mut(name)?;
         file.bytes.resize(length as usize, 0);
         file.writes.push(Write::Truncate(length as usize));
@@ -381,7 +400,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        self.operate()?;
+        self.change()?;
         let file = self.names.get(from).copied().ok_or_else(|| missing(from))?;
         let change = NameChange::Rename(from.to_owned(), to.to_owned(), file);
         change.apply(&mut self.names);
@@ -390,7 +409,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.operate()?;
+        self.change()?;
         self.names.remove(name).ok_or_else(|| missing(name))?;
         self.renames.push(NameChange::Remove(name.to_owned()));
         Ok(())

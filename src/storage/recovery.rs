@@ -12,7 +12,9 @@
 //! 4. A damaged segment's true records go into the new segment too; the file is set aside under another name, for a
 //!    person to look at. The server must be rebuilt from its peers.
 //!
-//! 5. In a sealed segment a record whose value alone is damaged does not make the segment so: its head, with a checksum of its
+//! 5. Where there is no room for a new segment, what is of no use is given back; if that is not enough, the last segment is
+//!    made durable in place and written on: see `room.rs`.
+//! 6. In a sealed segment a record whose value alone is damaged does not make the segment so: its head, with a checksum of its
 //!    own, says which cell it is and where the next record stands. The keydir counts it, and the store knows that it is lost:
 //!    that cell is fetched from another replica.
 //!
@@ -22,10 +24,14 @@
 //! by more than [`HybridClock::AHEAD`], is not believed, so that no clock is led astray. It may still make a torn tail look
 //! damaged; the server is then rebuilt from its peers.
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
+
+use super::disk::refusal;
 
 use super::keydir::{Holding, Keydir};
 use super::keyfile::{EntryKind, KeyEntry, KeyFile, KeyFileWriter};
@@ -41,12 +47,12 @@ const CHUNK: u64 = 72 << 20;
 /// A log that was opened.
 pub(super) struct OpenedLog {
     pub(super) recovered: Recovered,
-    /// The new active segment: its length, and its key file in the making.
+    /// The active segment: its length, and its key file in the making.
     pub(super) length: u32,
     pub(super) keys: KeyFileWriter,
     /// How the records of each segment are written.
     pub(super) formats: BTreeMap<u32, RecordFormat>,
-    /// Of the new active segment.
+    /// Of the active segment.
     pub(super) salt: u64,
     /// Files to be set aside once the loss of their cells has been noted.
     pub(super) damaged: Vec<String>,
@@ -153,15 +159,14 @@ pub(super) fn open<D: Disk>(
     gathered.judge_doubtful(rules.ceiling);
     let beyond = names.iter().filter_map(|name| name.split('.').next()?.parse::<u32>().ok()).max();
     let active = beyond.unwrap_or(0) + 1;
+    let position = gathered.last + (tail.records.len() + gathered.salvage.len()) as u64;
     let (header, length, keys) =
         begin_segment(disk, log, owner, (active, rules.salt), &tail, &mut gathered)?;
-    let position = gathered.last + (tail.records.len() + gathered.salvage.len()) as u64;
-    for (number, length) in &gathered.overlong {
-        let name = log.segment_file(*number);
-        on(&name, disk.truncate(&name, u64::from(*length)))?;
-        on(&name, disk.sync(&name))?;
+    let active = header.segment;
+    if active != tail.number {
+        gathered.cut_overlong(disk, log)?;
+        retire_last(disk, log, &tail, &mut gathered)?;
     }
-    retire_last(disk, log, &tail, &mut gathered)?;
     remove_orphans(disk, log, &names, &gathered)?;
     gathered.write_lacking(disk, log);
     let damaged = gathered.damaged.iter().map(|number| log.segment_file(*number)).collect();
@@ -195,14 +200,14 @@ pub(super) fn look<D: Disk>(
                 remarks.push(format!(
                     "{}: torn at byte {} by a crash; opening will cut it there",
                     log.segment_file(file.number),
-                    tail.torn_at
+                    tail.end
                 ));
             }
             gathered.take(&tail.records);
             gathered.last =
                 gathered.last.max(tail.records.last().map_or(0, |(_, written)| written.sequence));
             // Behind its last record there may be zeros that were reserved.
-            let end = if tail.number == 0 { file.length as u32 } else { tail.torn_at };
+            let end = if tail.number == 0 { file.length as u32 } else { tail.end };
             gathered.segments.push((file.number, end));
         }
     }
@@ -342,12 +347,16 @@ fn read_sealed<D: Disk>(
 #[derive(Default)]
 struct Tail {
     number: u32,
+    header: Option<Header>,
     cut: u32,
-    /// The file goes on behind the cut.
-    is_longer: bool,
     records: Vec<(Place, Written)>,
+    /// The bytes of these records, and the position of the first of them.
+    unsynced: Bytes,
+    first_unsynced: u64,
     torn: bool,
-    torn_at: u32,
+    /// Where its last record ends, and its file.
+    end: u32,
+    file_length: u64,
     /// The segment that the new one follows, and where that one ends: this one, or if it is set aside, the one before
     /// it.
     previous: u32,
@@ -389,11 +398,14 @@ fn read_last<D: Disk>(
     gathered.lack_keys(&records[..split], file.number, cut, last);
     Ok(Tail {
         number: file.number,
+        header: Some(header),
         cut,
-        is_longer: bytes.len() as u64 > u64::from(cut),
         records: records[split..].to_vec(),
+        unsynced: bytes.slice(cut as usize..end as usize),
+        first_unsynced: last + 1,
         torn: torn.is_some(),
-        torn_at: end,
+        end,
+        file_length: bytes.len() as u64,
         previous: file.number,
         previous_length: cut,
         previous_salt: header.salt,
@@ -424,6 +436,15 @@ impl Gathered {
             keys.push(&KeyEntry::of(&written.record, *place, written.value_crc));
         }
         self.lacking = Some((keys, segment, length, last));
+    }
+
+    fn cut_overlong<D: Disk>(&self, disk: &mut D, log: Log) -> Result<(), LogError> {
+        for (number, length) in &self.overlong {
+            let name = log.segment_file(*number);
+            on(&name, disk.truncate(&name, u64::from(*length)))?;
+            on(&name, disk.sync(&name))?;
+        }
+        Ok(())
     }
 
     fn write_lacking<D: Disk>(&mut self, disk: &mut D, log: Log) {
@@ -525,7 +546,8 @@ fn read_key_file<D: Disk>(disk: &D, log: Log, segment: u32) -> Option<KeyFile> {
     KeyFile::parse(&bytes).filter(|keys| keys.segment == segment)
 }
 
-/// Writes the segment that will be appended to, whole and durable, under its name.
+/// Writes the segment that will be appended to, whole and durable, under its name; where there is no room for one, has the last
+/// one stay it.
 fn begin_segment<D: Disk>(
     disk: &mut D,
     log: Log,
@@ -557,7 +579,12 @@ fn begin_segment<D: Disk>(
         let place = Place { segment: active, offset, length };
         moved.push(KeyEntry::of(&written.record, place, crc));
     }
-    create_segment(disk, log, active, &bytes)?;
+    if let Some(full) = create_segment(disk, log, active, &bytes)? {
+        room::make_room(disk, log, tail, gathered)?;
+        if create_segment(disk, log, active, &bytes)?.is_some() {
+            return room::go_on(disk, log, tail, gathered)?.ok_or(full);
+        }
+    }
     for entry in moved {
         keys.push(&entry);
         gathered.note(&entry);
@@ -565,19 +592,30 @@ fn begin_segment<D: Disk>(
     Ok((header, bytes.len() as u32, keys))
 }
 
-/// Makes a segment appear under its name only once these bytes of it are durable.
+/// Makes a segment appear under its name only once these bytes of it are durable. What there was no room for, if so.
 fn create_segment<D: Disk>(
     disk: &mut D,
     log: Log,
     segment: u32,
     bytes: &[u8],
-) -> Result<(), LogError> {
+) -> Result<Option<LogError>, LogError> {
     let name = log.segment_file(segment);
     let new = format!("{name}.new");
-    on(&new, disk.write(&new, 0, bytes))?;
-    on(&new, disk.sync(&new))?;
+    // It is thrown away as a whole, so a failed sync of it leaves nothing in doubt.
+    if let Err(error) = disk.write(&new, 0, bytes).and_then(|()| disk.sync(&new)) {
+        let has_room = refusal(&error).is_none();
+        let error = LogError::Io { file: new.clone(), error };
+        if has_room {
+            return Err(error);
+        }
+        return match disk.remove(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => on(&new, Err(error)),
+            _ => Ok(Some(error)),
+        };
+    }
     on(&name, disk.rename(&new, &name))?;
-    on(log.folder(), disk.sync_folder(log.folder()))
+    on(log.folder(), disk.sync_folder(log.folder()))?;
+    Ok(None)
 }
 
 /// The last segment is sealed now, without what was written anew.
@@ -591,7 +629,7 @@ fn retire_last<D: Disk>(
         return Ok(());
     }
     let name = log.segment_file(tail.number);
-    if tail.is_longer {
+    if tail.file_length > u64::from(tail.cut) {
         on(&name, disk.truncate(&name, u64::from(tail.cut)))?;
         on(&name, disk.sync(&name))?;
     }

@@ -2,6 +2,7 @@
 //! not may be, and nothing else; torn and damaged are told apart.
 
 mod forged;
+mod full;
 mod images;
 mod lost;
 mod release;
