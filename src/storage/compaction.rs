@@ -5,6 +5,9 @@
 //! leaves at worst two copies of a record, and reads and writes go on between its steps. A key's newest record is always
 //! alive, a tombstone no less than a value.
 //!
+//! Where there is no room to move a record, the segment waits; wholly dead ones, which need none, are removed meanwhile, and make
+//! some.
+//!
 //! Where a record is damaged, the others are emptied out one by one, and the segment stays until something as new has been
 //! written in place of what cannot be read.
 //!
@@ -27,7 +30,7 @@ pub(super) enum Compaction {
     Surveying { segment: u32, ticket: Ticket },
     /// Its live records are on their way to the active segment.
     Moving { segment: u32, open: u32, next: Option<u32>, failed: bool, from: u32 },
-    /// There was no space; goes on here after the next append that finds some.
+    /// There was no space; goes on here after the next append that finds some, or anew after a dead segment was removed.
     Paused { segment: u32, from: u32 },
     /// It cannot be read in a row, or not all that is alive was met: its live records are fetched one by one.
     Salvaging { segment: u32, left: Vec<Key>, ticket: Ticket, now: Lost },
@@ -38,12 +41,15 @@ pub(super) enum Compaction {
 impl Store {
     /// Begins with the next segment that is worth it, if nothing is under way.
     pub(super) fn compact(&mut self, commands: &mut Vec<Command>) {
-        if !matches!(self.compaction, Compaction::Idle) || !std::mem::take(&mut self.may_compact) {
+        let is_paused = matches!(self.compaction, Compaction::Paused { .. });
+        let is_free = is_paused || matches!(self.compaction, Compaction::Idle);
+        if !is_free || !std::mem::take(&mut self.may_compact) {
             return;
         }
         let mut sealed = self.segments.range(..self.active).map(|(number, s)| (*number, *s));
         let is_renewed = |segment: Segment| segment.old && self.taken_in >= u64::from(segment.size);
         let found = match self.log {
+            Log::Cells if is_paused => sealed.find(|(_, segment)| segment.live == 0),
             Log::Cells => {
                 let worth = sealed.clone().find(|(_, segment)| self.is_worth(*segment));
                 worth.or_else(|| sealed.find(|(_, segment)| is_renewed(*segment)))
@@ -65,6 +71,9 @@ impl Store {
             }
         };
         let Some((number, segment)) = found else { return };
+        if is_paused && segment.live > 0 {
+            return;
+        }
         if segment.old {
             self.taken_in = 0;
         }
@@ -157,6 +166,7 @@ impl Store {
         };
         if failed {
             self.compaction = Compaction::Paused { segment, from };
+            self.may_compact = true;
         } else if let Some(next) = next {
             self.survey(segment, next, commands);
         } else if self.segments.get(&segment).is_some_and(|segment| segment.live == 0) {

@@ -9,6 +9,14 @@ fn used(disk: &MemoryDisk) -> u64 {
     disk.files().iter().map(|(_, length)| length).sum()
 }
 
+/// Opened before: there is a segment of each log, and an identity. A first start needs room.
+pub(super) fn has_both_logs(disk: &MemoryDisk) -> bool {
+    let has = |start: &str, end: &str| {
+        disk.files().iter().any(|(name, _)| name.starts_with(start) && name.ends_with(end))
+    };
+    has("cells/", ".log") && has("hints/", ".log") && has("identity.json", "json")
+}
+
 /// Killed, not cut off: the page cache stays.
 fn killed(folder: Folder) -> MemoryDisk {
     folder.engine.into_disk()
@@ -175,4 +183,36 @@ fn a_read_only_disk_refuses_and_is_read() {
     folder.put(&key(200), &cell(200, false));
     folder.settle();
     assert!(matches!(folder.news[..], [News::Published { .. }]));
+}
+
+/// A live record that finds no room to be moved to holds up its own segment, not those that are wholly dead.
+#[test]
+fn dead_segments_go_where_live_ones_cannot_be_emptied() {
+    let mut folder = Folder::open(MemoryDisk::new()).unwrap();
+    let mut time = 0;
+    let mut put = |folder: &mut Folder, number: u64, content: Option<usize>| {
+        time += 1;
+        let value = |length| Content::Value("x".repeat(length).into());
+        let content = content.map_or(Content::Tombstone, value);
+        folder.put(&key(number), &Cell { version: version(time), content });
+        folder.settle();
+    };
+    // A segment of a long record and a short one; one of three records; the beginning of one.
+    for (number, length) in [(0, 230), (1, 120), (2, 60), (3, 60), (4, 60), (5, 60)] {
+        put(&mut folder, number, Some(length));
+    }
+    let sealed = segments(folder.engine.disk_mut());
+    let room = used(folder.engine.disk_mut());
+    folder.engine.disk_mut().set_capacity(Some(room + 40));
+    put(&mut folder, 1, None);
+    assert_eq!(folder.cells.stats().compactions, 0, "there is no room to empty it");
+    let rejected = |news: &News| matches!(news, News::Rejected { .. });
+    for number in 2..5 {
+        put(&mut folder, number, None);
+    }
+    assert!(!folder.news.iter().any(rejected), "{:?}", folder.news);
+    let left = segments(folder.engine.disk_mut());
+    assert!(!left.contains(&sealed[1]), "{sealed:?} {left:?}: wholly dead");
+    assert!(!left.contains(&sealed[0]), "{sealed:?} {left:?}: there was room by then");
+    assert_eq!(folder.contents().len(), 6);
 }

@@ -81,12 +81,18 @@ fn check(image: MemoryDisk, model: &Model, at: u64) -> Folder {
 /// S7, bug classes 28, 34, 35.
 #[test]
 fn every_image_that_a_power_cut_can_leave_opens_to_what_was_acknowledged() {
-    let (mut stops, mut images, mut compacted) = (0u64, 0u64, 0);
+    let (mut stops, mut images, mut full_images, mut compacted) = (0u64, 0u64, 0u64, 0);
     for stop in 0.. {
         let (disk, model, went_out) = stopped_before(stop);
         compacted = compacted.max(disk.files().len());
         disk.survivors(|image| {
             images += 1;
+            if images.is_multiple_of(5) && full::has_both_logs(&image) {
+                full_images += 1;
+                let mut image = image.clone();
+                image.set_capacity(Some(0));
+                check(image, &model, stop);
+            }
             check(image, &model, stop);
         });
         stops += 1;
@@ -94,7 +100,8 @@ fn every_image_that_a_power_cut_can_leave_opens_to_what_was_acknowledged() {
             break;
         }
     }
-    println!("{stops} stops, {images} images");
+    println!("{stops} stops, {images} images, {full_images} of them also on a full medium");
+    assert!(full_images > 5_000, "{full_images} on a full medium");
     assert!(stops > 150 && images > 50_000, "{stops} stops, {images} images");
     let (disk, _, _) = stopped_before(u64::MAX);
     let numbers = disk.files().into_iter().filter_map(|(name, _)| {
