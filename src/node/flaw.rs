@@ -62,11 +62,13 @@ pub enum Flaw {
     SparedCounts,
     /// A replica takes a key whose record it cannot read for one it never held.
     VoteForWhatWasLost,
+    /// A write that some replica has refused was not stored, whatever the others do.
+    RefusedThoughStored,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 28] = [
+    pub const ALL: [Flaw; 29] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -95,6 +97,7 @@ impl Flaw {
         Flaw::DiskStaysUnnamed,
         Flaw::SparedCounts,
         Flaw::VoteForWhatWasLost,
+        Flaw::RefusedThoughStored,
     ];
 
     /// The name in flags and tables.
@@ -128,6 +131,7 @@ impl Flaw {
             Flaw::DiskStaysUnnamed => "disk-stays-unnamed",
             Flaw::SparedCounts => "spared-counts",
             Flaw::VoteForWhatWasLost => "vote-for-what-was-lost",
+            Flaw::RefusedThoughStored => "refused-though-stored",
         }
     }
 }

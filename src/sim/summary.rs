@@ -65,6 +65,10 @@ summary! {
     pauses,
     /// Disks that were full.
     full_disks,
+    /// Of them read-only.
+    read_only_disks,
+    /// Servers started on a disk that may have no room.
+    full_starts,
     /// Syncs that were made to fail.
     failed_syncs,
     /// Servers that stopped for it.

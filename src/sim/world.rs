@@ -19,7 +19,7 @@ use super::workload::{Next, Told, Workload};
 use super::{Options, Report, Summary};
 use crate::model::{
     CallId, ClientRequest, ClientResponse, FolderId, Incarnation, Instant, Key, Now, PeerAnswer,
-    PeerReply, PeerRequest, Read, RequestId, ServerId, Version,
+    PeerReply, PeerRequest, Read, Refusal, RequestId, ServerId, Version,
 };
 use crate::node::{Event, Flaw, Node};
 use crate::ring::Topology;
@@ -178,6 +178,8 @@ pub(super) struct World {
     lives: u64,
     /// What a request was about, for the answer.
     about: BTreeMap<(ServerId, ServerId, RequestId), (Method, Option<Key>)>,
+    /// Of these the stores that were refused: who asked is told so once it is certain, and no link brings them again after that.
+    refused: BTreeSet<(ServerId, ServerId, RequestId)>,
     observer: Observer,
     sides: Sides,
     /// How often anything has changed in who lives and who reaches whom.
@@ -275,6 +277,7 @@ impl World {
             next_call: 0,
             lives: 0,
             about: BTreeMap::new(),
+            refused: BTreeSet::new(),
             observer: Observer::default(),
             sides: Sides::default(),
             weather: 0,
@@ -484,6 +487,7 @@ impl World {
         match encode_call(Format::NATIVE, Sequence(1), &Call::Peer(request), &mut out) {
             Ok(method) => {
                 self.about.insert((to, from, id), (method.clone(), key));
+                self.refused.remove(&(to, from, id));
                 let frame = out.freeze();
                 let is_store = method == Method::PeerStore;
                 for after in self.deliver(from, to, is_store) {
@@ -497,6 +501,9 @@ impl World {
 
     fn reply(&mut self, from: ServerId, to: ServerId, id: RequestId, reply: PeerReply) {
         let Some((method, key)) = self.about.get(&(from, to, id)).cloned() else { return };
+        if reply.answer == PeerAnswer::Refused(Refusal::Storage) {
+            self.refused.insert((from, to, id));
+        }
         let said = match &reply.answer {
             PeerAnswer::Held { version, .. } => Some(*version),
             PeerAnswer::Stored { current } => Some(*current),
@@ -570,6 +577,7 @@ impl World {
             .and_then(|message| decode_call(Format::NATIVE.protocol, message).ok())
             .map(|request| request.call);
         match request {
+            Some(Ok(Call::Peer(_))) if self.refused.contains(&(to, from, id)) => {}
             Some(Ok(Call::Peer(request))) => self.step(to, Event::Request { from, id, request }),
             other => self.broken.push(format!("a request does not come back: {other:?}")),
         }

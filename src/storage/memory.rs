@@ -200,6 +200,11 @@ impl MemoryDisk {
         self.capacity = bytes;
     }
 
+    /// There is a bound on the bytes that fit.
+    pub fn is_bounded(&self) -> bool {
+        self.capacity.is_some()
+    }
+
     /// Nothing can be changed from now on, as on a file system that was mounted anew for reading alone.
     pub fn set_read_only(&mut self, read_only: bool) {
         self.read_only = read_only;

@@ -1,4 +1,9 @@
 //! One write in flight: put, delete, or the first round alone.
+//!
+//! Once something was sent under its version, a write that falls short is answered as unknown: it may take effect yet. There is
+//! one exception. A replica that refuses with [`Refusal::Storage`] has nothing of it left, not even after a power cut, and a
+//! link delivers a request once. So where every replica that was asked to store has refused so, nobody holds it and nobody
+//! will: it was not stored, and no hint is kept either. Not so under the ticket of a former attempt, which may have arrived.
 
 use std::time::Duration;
 
@@ -9,11 +14,15 @@ use super::tally::Tally;
 use super::{LOOK, Missed, Place, majority};
 use crate::model::{
     CallId, Cell, ClientResponse, Content, DiskState, Failure, Instant, Invalid, Key, Level,
-    PeerAnswer, PeerReply, PeerRequest, Reached, Sender, ServerId, Version,
+    PeerAnswer, PeerReply, PeerRequest, Reached, Refusal, Sender, ServerId, Version,
 };
 
 /// A replica whose disk hangs is left out of a write for so long, if the others are enough.
 const SPARED: Duration = Duration::from_millis(100);
+
+/// Where all that have answered have refused, and too few are left: so long it is waited for the others, which may make it a
+/// definite no.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// See the module of the coordinator for its life.
 #[derive(Debug)]
@@ -34,8 +43,12 @@ pub(super) struct Write {
     look_at: Option<Instant>,
     /// Someone was left out whose disk hangs: asked after all then, or when the others cannot do it.
     spared_until: Option<Instant>,
+    /// While it waits for the last word of replicas that cannot make it succeed any more: until when.
+    last_word_until: Option<Instant>,
     /// It has succeeded.
     acknowledged: bool,
+    /// A former attempt may have arrived.
+    is_ticket: bool,
     phase: Phase,
     /// A version that the client has brought and that no clock has vouched for yet.
     doubt: Option<Box<Doubt>>,
@@ -57,7 +70,8 @@ enum Phase {
     /// Waiting until a greater clock ceiling is durable.
     Clock,
     /// Round 2: hold this. The answers are what the replicas durably hold now.
-    Stores { cell: Cell, tally: Tally<Version> },
+    /// How often a replica was asked, and how many of these requests were refused for certain.
+    Stores { cell: Cell, tally: Tally<Version>, asked: usize, refused: usize },
     /// Nothing more will happen.
     Done,
 }
@@ -99,7 +113,9 @@ impl Write {
             by_majority: false,
             look_at: (level == Level::Available).then(|| turn.now.instant + LOOK),
             spared_until: None,
+            last_word_until: None,
             acknowledged: false,
+            is_ticket: matches!(under, Under::Ticket(_)),
             phase: Phase::Clock,
             doubt: None,
         };
@@ -225,7 +241,7 @@ impl Write {
                     doubt.heard(from, *time);
                 }
             }
-            (Phase::Stores { cell, tally }, PeerAnswer::Stored { current })
+            (Phase::Stores { cell, tally, .. }, PeerAnswer::Stored { current })
                 if *current >= cell.version =>
             {
                 tally.answer(from, sender, *current);
@@ -238,7 +254,11 @@ impl Write {
                     doubt.missed(from);
                 }
             }
-            (Phase::Stores { tally, .. }, _) => tally.refuse(from),
+            (Phase::Stores { tally, refused, .. }, answer) => {
+                tally.refuse(from);
+                // Any other refusal may be a late one of round 1.
+                *refused += usize::from(*answer == PeerAnswer::Refused(Refusal::Storage));
+            }
             (Phase::Clock | Phase::Done, _) => return,
         }
         self.advance(turn, id);
@@ -278,7 +298,7 @@ impl Write {
 
     /// The next moment at which [`Write::on_time`] has something to do.
     pub(super) fn next_deadline(&self) -> Instant {
-        let looks = [self.look_at, self.spared_until].into_iter().flatten();
+        let looks = [self.look_at, self.spared_until, self.last_word_until].into_iter().flatten();
         let look_at = looks.filter(|_| self.call.is_some()).min();
         look_at.map_or(self.deadline, |at| at.min(self.deadline))
     }
@@ -292,8 +312,11 @@ impl Write {
         if self.spared_until.is_some_and(|at| at <= now) {
             self.ask_spared(turn, id);
         }
-        if self.look_at.is_some_and(|at| at <= now) {
+        let is_looked = self.look_at.is_some_and(|at| at <= now);
+        if is_looked {
             self.look_at = Some(now + LOOK);
+        }
+        if is_looked || self.last_word_until.is_some_and(|at| at <= now) {
             self.advance(turn, id);
         }
     }
@@ -307,7 +330,7 @@ impl Write {
             Phase::Clock => {
                 self.finish(turn, Err(Failure::Overloaded { server: turn.config.server }));
             }
-            Phase::Stores { cell, tally } => {
+            Phase::Stores { cell, tally, .. } => {
                 if turn.config.flaw == Some(Flaw::UndoUnknown) && self.call.is_some() {
                     self.undo(turn, cell.version);
                 }
@@ -341,7 +364,7 @@ impl Write {
     /// Of a write that has succeeded: its key, its version, and who holds it.
     pub(super) fn held(&self) -> Option<(&Key, Version, &Tally<Version>)> {
         match &self.phase {
-            Phase::Stores { cell, tally } if self.acknowledged => {
+            Phase::Stores { cell, tally, .. } if self.acknowledged => {
                 Some((&self.place.key, cell.version, tally))
             }
             _ => None,
@@ -350,7 +373,7 @@ impl Write {
 
     /// Whom the cell has not reached, as far as is known.
     pub(super) fn end(self, me: ServerId) -> Option<Missed> {
-        let Phase::Stores { cell, tally } = self.phase else { return None };
+        let Phase::Stores { cell, tally, .. } = self.phase else { return None };
         let replicas: Vec<_> = tally.silent().filter(|replica| *replica != me).collect();
         (!replicas.is_empty()).then_some(Missed { key: self.place.key, cell, replicas })
     }
@@ -379,19 +402,43 @@ impl Write {
                 self.finish(turn, Err(failure));
                 self.phase = Phase::Done;
             }
-            Phase::Stores { cell, tally } if tally.is_met(turn.roster) => {
+            Phase::Stores { cell, tally, .. } if tally.is_met(turn.roster) => {
                 let version = cell.version;
                 let overtaken = tally.votes(turn.roster).any(|(_, current)| *current > version);
                 let reached = self.reached(tally.received(turn.roster), overtaken);
                 self.acknowledged = true;
                 self.finish(turn, Ok(ClientResponse::Put { version, overtaken, reached }));
             }
-            Phase::Stores { cell, tally } if tally.is_hopeless(turn.roster) => {
-                let failure = self.timed_out(cell, tally.received(turn.roster));
-                self.finish(turn, Err(failure));
-            }
+            Phase::Stores { tally, .. } if tally.is_hopeless(turn.roster) => self.fall_short(turn),
             Phase::Clocks(_) | Phase::Clock | Phase::Stores { .. } | Phase::Done => {}
         }
+    }
+
+    /// Too few replicas can store it.
+    fn fall_short(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Stores { cell, tally, asked, refused } = &self.phase else { return };
+        if self.call.is_none() {
+            return;
+        }
+        debug_assert!(refused <= asked, "a replica refused what it was not asked");
+        let is_certain = refused == asked
+            || turn.config.flaw == Some(Flaw::RefusedThoughStored) && *refused > 0;
+        if is_certain && !self.is_ticket {
+            let failure = self.unavailable(0);
+            self.finish(turn, Err(failure));
+            self.phase = Phase::Done;
+            return;
+        }
+        let may_be_certain = !self.is_ticket && refused + tally.waiting().count() == *asked;
+        if may_be_certain {
+            let now = turn.now.instant;
+            let until = *self.last_word_until.get_or_insert((now + LAST_WORD).min(self.deadline));
+            if now < until {
+                return;
+            }
+        }
+        let failure = self.timed_out(cell, tally.received(turn.roster));
+        self.finish(turn, Err(failure));
     }
 
     /// At AVAILABLE: how many are required follows who lives, and whoever has come back is asked.
@@ -411,10 +458,11 @@ impl Write {
                     turn.out.ask_clock(replica, id, turn.config);
                 }
             }
-            Phase::Stores { cell, tally } => {
+            Phase::Stores { cell, tally, asked, .. } => {
                 tally.fall_back(majority, roster);
                 self.required = tally.required();
                 for replica in tally.resume(may) {
+                    *asked += 1;
                     let (key, epoch) = (self.place.key.clone(), self.place.epoch);
                     let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
                     turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
@@ -459,6 +507,7 @@ impl Write {
         };
         let cell = Cell { version, content };
         let mut tally = Tally::new(&self.place.replicas, self.required);
+        let mut asked = 0;
         let spares = self.spares(turn);
         self.spared_until = spares.then(|| turn.now.instant + SPARED);
         for replica in self.place.replicas.clone() {
@@ -466,6 +515,7 @@ impl Write {
                 let (key, epoch) = (self.place.key.clone(), self.place.epoch);
                 let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
                 turn.out.ask(replica, Origin::Operation(id), request, self.deadline);
+                asked += 1;
             } else if turn.config.flaw == Some(Flaw::HintCounts)
                 || spares && turn.config.flaw == Some(Flaw::SparedCounts)
             {
@@ -476,7 +526,7 @@ impl Write {
                 tally.miss(replica);
             }
         }
-        self.phase = Phase::Stores { cell, tally };
+        self.phase = Phase::Stores { cell, tally, asked, refused: 0 };
         self.advance(turn, id);
     }
 
@@ -492,11 +542,12 @@ impl Write {
 
     /// Those that were left out are needed: their disks may be well again, or in a moment.
     fn ask_spared(&mut self, turn: &mut Turn<'_>, id: OperationId) {
-        let Phase::Stores { cell, tally } = &mut self.phase else { return };
+        let Phase::Stores { cell, tally, asked, .. } = &mut self.phase else { return };
         if self.spared_until.take().is_none() || self.call.is_none() {
             return;
         }
         for replica in tally.resume(|replica| turn.roster.reachable(replica)) {
+            *asked += 1;
             let (key, epoch) = (self.place.key.clone(), self.place.epoch);
             let request = PeerRequest::Store { key, epoch, cell: cell.clone() };
             turn.out.ask(replica, Origin::Operation(id), request, self.deadline);

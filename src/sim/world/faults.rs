@@ -116,10 +116,16 @@ impl World {
         let after = self.faults.between(100_000, 3_000_000);
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some(engine) = &mut server.engine else { return };
-        let used: u64 = engine.disk_mut().files().iter().map(|(_, length)| length).sum();
-        engine.disk_mut().set_capacity(Some(used + room));
         self.summary.full_disks += 1;
-        self.note(|| format!("the disk of {id} takes {room} bytes more"));
+        if self.faults.chance(250) {
+            engine.disk_mut().set_read_only(true);
+            self.summary.read_only_disks += 1;
+            self.note(|| format!("the disk of {id} is read-only"));
+        } else {
+            let used: u64 = engine.disk_mut().files().iter().map(|(_, length)| length).sum();
+            engine.disk_mut().set_capacity(Some(used + room));
+            self.note(|| format!("the disk of {id} takes {room} bytes more"));
+        }
         self.plan(after, Coming::Room { server: id });
     }
 
@@ -201,10 +207,14 @@ impl World {
 
     /// The disk of a server takes bytes again.
     pub(super) fn make_room(&mut self, id: ServerId) {
-        if let Some(engine) = self.servers.get_mut(&id).and_then(|server| server.engine.as_mut()) {
-            engine.disk_mut().set_capacity(None);
-            if self.calm {
-                engine.disk_mut().stop_failing();
+        let calm = self.calm;
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        let running = server.engine.as_mut().map(|engine| engine.disk_mut());
+        if let Some(disk) = running.or(server.disk.as_mut()) {
+            disk.set_capacity(None);
+            disk.set_read_only(false);
+            if calm {
+                disk.stop_failing();
             }
         }
     }

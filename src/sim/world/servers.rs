@@ -67,6 +67,7 @@ impl World {
         };
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some(disk) = server.disk.take() else { return };
+        self.summary.full_starts += u64::from(disk.is_bounded());
         let copy = self.keeps_copies.then(|| disk.clone());
         server.life = life;
         server.born = self.now;
@@ -177,7 +178,12 @@ impl World {
         let mut disk = engine.into_disk();
         let disks = &mut self.disks;
         disk.crash(|bound| disks.below(bound));
-        disk.set_capacity(None);
+        disk.set_read_only(false);
+        // Whoever must keep what is left of a damaged segment needs room for it.
+        let may_be_full = matches!(comes_back, Return::Same) && !self.flipped.contains(&id);
+        if !may_be_full || disks.chance(500) {
+            disk.set_capacity(None);
+        }
         (server.paused_until, server.hangs_until) = (0, 0);
         let what = match comes_back {
             Return::Same => {
@@ -195,7 +201,9 @@ impl World {
                 server.disk = Some(disk);
                 " and a bit of its log turns"
             }
-            Return::Older(copy) => {
+            Return::Older(mut copy) => {
+                copy.set_capacity(None);
+                copy.set_read_only(false);
                 server.disk = Some(copy);
                 self.summary.old_copies += 1;
                 self.observer.forgive(id);
