@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::budget::Budget;
@@ -39,6 +40,9 @@ const RESERVED_DESCRIPTORS: usize = 256;
 
 /// Lines that strangers can cause.
 const STRANGERS: Duration = Duration::from_secs(10);
+
+/// On everything that Linux runs on but MIPS.
+const SIGXFSZ: i32 = 25;
 
 /// The server answers from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(system("an event queue"))?;
+    runtime.block_on(survive_file_bound()).map_err(system("a signal handler"))?;
     let failed = |source| Error::Listen { address: config.listen.clone(), source };
     // The port is taken now and opened when the log is replayed: until then clients are refused by the system,
     // and never served from half a log.
@@ -110,6 +115,12 @@ pub fn run(
     // All orders are in and their queue is closed: the thread carries them out, syncs, and ends.
     drop(runtime);
     thread.join().map_err(|_| Error::Bug { message: "the storage thread has panicked".into() })
+}
+
+/// Whoever writes beyond a bound on the length of files (`ulimit -f`) is ended by this signal, unless it is taken: then the
+/// write fails, and the disk counts as full.
+async fn survive_file_bound() -> io::Result<()> {
+    signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
 
 /// Takes the first of the address's meanings that can be had.

@@ -12,9 +12,9 @@ use super::AppendError;
 /// Whether the medium takes no more, and why: it may again. `None`: some other error.
 pub(super) fn refusal(error: &io::Error) -> Option<AppendError> {
     match error.kind() {
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::FileTooLarge => Some(AppendError::Full),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Some(AppendError::Full)
+        }
         io::ErrorKind::ReadOnlyFilesystem => Some(AppendError::ReadOnly),
         _ => None,
     }

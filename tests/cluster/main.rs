@@ -5,6 +5,7 @@
 
 mod doors;
 mod driver;
+mod full;
 mod hostile;
 mod levels;
 mod load;

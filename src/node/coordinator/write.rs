@@ -421,8 +421,8 @@ impl Write {
             return;
         }
         debug_assert!(refused <= asked, "a replica refused what it was not asked");
-        let is_certain = refused == asked
-            || turn.config.flaw == Some(Flaw::RefusedThoughStored) && *refused > 0;
+        let is_certain =
+            refused == asked || turn.config.flaw == Some(Flaw::RefusedThoughStored) && *refused > 0;
         if is_certain && !self.is_ticket {
             let failure = self.unavailable(0);
             self.finish(turn, Err(failure));
