@@ -181,7 +181,7 @@ impl World {
         disk.set_read_only(false);
         // Whoever must keep what is left of a damaged segment needs room for it.
         let may_be_full = matches!(comes_back, Return::Same) && !self.flipped.contains(&id);
-        if !may_be_full || disks.chance(500) {
+        if disk.is_bounded() && (!may_be_full || disks.chance(500)) {
             disk.set_capacity(None);
         }
         (server.paused_until, server.hangs_until) = (0, 0);
