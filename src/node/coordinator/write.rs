@@ -316,8 +316,13 @@ impl Write {
         if is_looked {
             self.look_at = Some(now + LOOK);
         }
-        if is_looked || self.last_word_until.is_some_and(|at| at <= now) {
+        let is_last_word = self.last_word_until.is_some_and(|at| at <= now);
+        if is_looked || is_last_word {
             self.advance(turn, id);
+        }
+        if is_last_word {
+            // At AVAILABLE fewer may be required by now, so that it can succeed after all.
+            self.last_word_until = Some(self.deadline);
         }
     }
 
