@@ -2,7 +2,7 @@
 //!
 //! | state | since | until |
 //! |---|---|---|
-//! | *hangs* | something is asked for, and nothing was carried out for [`DISK_SILENCE`] | something is |
+//! | *hangs* | something is asked for, and nothing was carried out for [`DISK_SILENCE`], and a second more for each [`SECONDS_WORTH`] of bytes | something is |
 //! | *is full*, *is read-only* | an append, or the identity, was refused for that reason | one is taken in again, and none was refused for a while |
 //!
 //! Nothing is asked of a healthy disk for the sake of this: a disk that hangs while nobody wants anything of it harms
@@ -17,6 +17,10 @@ use crate::storage::{AppendError, Completion};
 /// A disk that has carried out nothing for so long, though asked, hangs. Long against a sync of a slow disk, and short
 /// enough for others to know within two seconds.
 pub(super) const DISK_SILENCE: Duration = Duration::from_secs(1);
+
+/// Bytes that a working disk moves in a second, also one that others are busy with: so much longer it may take over what it
+/// is asked for, or a flood of long values would pass for a disk that hangs.
+pub(super) const SECONDS_WORTH: u64 = 32 << 20;
 
 /// A disk that refuses is tried again so often.
 pub(super) const PROBE: Duration = Duration::from_secs(1);
@@ -46,6 +50,8 @@ struct Refusing {
 pub(super) struct Health {
     /// Commands that are not carried out.
     outstanding: usize,
+    /// Bytes of keys and values in them. What an error took with it counts until nothing is outstanding.
+    bytes: u64,
     /// While there are some: since when nothing was carried out.
     silent_since: Now,
     hangs: bool,
@@ -70,6 +76,7 @@ impl Health {
     pub(super) fn new(now: Now) -> Health {
         Health {
             outstanding: 0,
+            bytes: 0,
             silent_since: now,
             hangs: false,
             refusing: None,
@@ -89,12 +96,14 @@ impl Health {
         self.last_step = now.instant;
     }
 
-    /// A command goes to the disk.
-    pub(super) fn on_ordered(&mut self, now: Now) {
+    /// A command goes to the disk, with so many bytes to be moved.
+    pub(super) fn on_ordered(&mut self, now: Now, bytes: u64) {
         if self.outstanding == 0 {
             self.silent_since = now;
+            self.bytes = 0;
         }
         self.outstanding += 1;
+        self.bytes += bytes;
     }
 
     /// A command was carried out, well or badly.
@@ -103,6 +112,12 @@ impl Health {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.silent_since = now;
         self.hangs = false;
+        let moved = match completion {
+            Completion::Appended { result: Ok(place), .. } => u64::from(place.length),
+            Completion::Loaded { result: Ok(content), .. } => content.len() as u64,
+            _ => 0,
+        };
+        self.bytes = self.bytes.saturating_sub(moved);
         match completion {
             Completion::Appended { result: Err(AppendError::Full), .. }
             | Completion::IdentityUnsaved { error: AppendError::Full, .. } => {
@@ -145,10 +160,15 @@ impl Health {
         }
     }
 
+    /// How long the disk may be silent.
+    fn patience(&self) -> Duration {
+        DISK_SILENCE + Duration::from_millis(self.bytes * 1_000 / SECONDS_WORTH)
+    }
+
     /// Looks whether there is something new to tell.
     pub(super) fn look(&mut self, now: Now) -> Option<Change> {
         self.hangs =
-            self.outstanding > 0 && now.instant - self.silent_since.instant >= DISK_SILENCE;
+            self.outstanding > 0 && now.instant - self.silent_since.instant >= self.patience();
         let state = match self.refusing {
             _ if self.hangs => (DiskState::Hanging, self.silent_since.wall),
             Some(Refusing { state, since, .. }) => (state, since),
@@ -170,8 +190,8 @@ impl Health {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let silence =
-            (self.outstanding > 0 && !self.hangs).then(|| self.silent_since.instant + DISK_SILENCE);
+        let silence = (self.outstanding > 0 && !self.hangs)
+            .then(|| self.silent_since.instant + self.patience());
         let probe = self.refusing.is_some().then_some(self.probe_at);
         silence.into_iter().chain(probe).min()
     }
@@ -218,8 +238,8 @@ mod tests {
         let mut health = Health::new(at(0));
         assert_eq!(health.next_deadline(), None);
         assert_eq!(pass(&mut health, 0, 9_000), [], "nothing was asked of it");
-        health.on_ordered(at(9_000));
-        health.on_ordered(at(9_500));
+        health.on_ordered(at(9_000), 0);
+        health.on_ordered(at(9_500), 0);
         assert_eq!(health.next_deadline(), Some(at(10_000).instant));
         assert_eq!(pass(&mut health, 9_000, 9_750), []);
         let hangs = pass(&mut health, 10_000, 12_000);
@@ -232,9 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_is_given_much_may_take_its_time() {
+        let mut health = Health::new(at(0));
+        health.on_ordered(at(0), 2 * SECONDS_WORTH);
+        assert_eq!(health.next_deadline(), Some(at(3_000).instant));
+        assert_eq!(pass(&mut health, 0, 2_750), []);
+        assert_eq!(pass(&mut health, 3_000, 3_000).len(), 1);
+        health.on_completed(at(3_100), &appended(None));
+        // Whatever was left of the bytes is gone with the last command.
+        health.on_ordered(at(4_000), 0);
+        assert_eq!(health.next_deadline(), Some(at(5_000).instant));
+    }
+
+    #[test]
     fn a_node_that_stood_still_does_not_blame_its_disk() {
         let mut health = Health::new(at(0));
-        health.on_ordered(at(0));
+        health.on_ordered(at(0), 0);
         health.on_step(at(5_000));
         assert_eq!(health.look(at(5_000)), None);
         health.on_completed(at(5_001), &appended(None));
@@ -245,7 +278,7 @@ mod tests {
     fn a_full_disk_is_tried_every_second_and_is_well_once_it_has_refused_nothing_for_a_while() {
         let mut health = Health::new(at(0));
         let done = |health: &mut Health, ms, error| {
-            health.on_ordered(at(ms));
+            health.on_ordered(at(ms), 0);
             health.on_completed(at(ms), &appended(error));
             health.look(at(ms)).map(|change| change.to.0)
         };

@@ -164,7 +164,7 @@ impl Node {
         for effect in &effects[first..] {
             match effect {
                 Effect::Send { to, .. } => self.membership.on_asked(*to, now.instant),
-                Effect::Storage(_) => self.health.on_ordered(now),
+                Effect::Storage(command) => self.health.on_ordered(now, command.bytes()),
                 _ => {}
             }
         }

@@ -18,6 +18,10 @@ use crate::storage::{Command, Completion, Disk, Engine, SyncPolicy};
 /// cost a sync hardly more than one does.
 const MAX_BATCH: usize = 4096;
 
+/// Bytes of keys and values in one batch, about: long values cost what they cost, and what waits behind them, or for a sign
+/// that the disk works, need not wait for all of them.
+const MAX_BATCH_BYTES: u64 = 8 << 20;
+
 /// Where commands are queued. Not bounded by itself: the node has a bounded number of calls, requests, hints
 /// and compaction steps in flight, and each waits for its command before it asks for the next.
 pub(crate) type Orders = Sender<Vec<Command>>;
@@ -63,9 +67,14 @@ impl<D: Disk> Storage<D> {
             let mut ended = false;
             match first {
                 Ok(mut batch) => {
+                    let bytes_of =
+                        |batch: &[Command]| batch.iter().map(Command::bytes).sum::<u64>();
+                    let mut bytes = bytes_of(&batch);
                     while batch.len() < MAX_BATCH
+                        && bytes < MAX_BATCH_BYTES
                         && let Ok(more) = self.queue.try_recv()
                     {
+                        bytes += bytes_of(&more);
                         batch.extend(more);
                     }
                     self.engine.execute(batch, &mut completions);

@@ -107,6 +107,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Bytes that the medium has to move for it, roughly: those of keys and values.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Command::Append { record: Record::Put { key, cell }, .. } => {
+                (key.as_bytes().len() + cell.content.len()) as u64
+            }
+            Command::Load { place, .. } => u64::from(place.length),
+            // Short, or bounded.
+            Command::Append { record: Record::Erase { .. }, .. }
+            | Command::Survey { .. }
+            | Command::Remove { .. }
+            | Command::SaveIdentity { .. } => 0,
+        }
+    }
+}
+
 /// A command was carried out, well or badly.
 #[derive(Clone, Debug)]
 pub enum Completion {
