@@ -33,7 +33,7 @@ const CALM: Duration = Duration::from_millis(500);
 const MAX_CALM: Duration = Duration::from_secs(16);
 
 /// A node that was not called for so long has stood still itself: what it has not been told meanwhile says nothing of its
-/// disk.
+/// disk, nor of its peers.
 const STANDSTILL: Duration = Duration::from_millis(500);
 
 /// The disk has refused.
@@ -88,12 +88,14 @@ impl Health {
         }
     }
 
-    /// The node is called.
-    pub(super) fn on_step(&mut self, now: Now) {
-        if now.instant - self.last_step > STANDSTILL && !self.hangs {
+    /// The node is called. Whether it had stood still.
+    pub(super) fn on_step(&mut self, now: Now) -> bool {
+        let stood_still = now.instant - self.last_step > STANDSTILL;
+        if stood_still && !self.hangs {
             self.silent_since = now;
         }
         self.last_step = now.instant;
+        stood_still
     }
 
     /// A command goes to the disk, with so many bytes to be moved.

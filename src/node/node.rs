@@ -137,7 +137,9 @@ impl Node {
             return;
         }
         self.now = now;
-        self.health.on_step(now);
+        if self.health.on_step(now) {
+            self.membership.on_standstill(now.instant);
+        }
         match event {
             Event::Call { call, request } => self.on_call(call, request),
             Event::Request { from, id, request } => {

@@ -2,7 +2,7 @@
 //!
 //! A peer is *alive* while its link is up and it has not left a question unanswered for longer than
 //! [`super::Config::silence`], and if it says that it votes. A crash breaks the link, so it is noticed at once; a
-//! peer that is cut off, paused or hung is noticed by its silence. Servers that share ranges ask each other for a
+//! peer that is cut off, paused or hung is noticed by its silence, unless this server has stood still itself. Servers that share ranges ask each other for a
 //! sign of life when there is no other traffic; all others are asked until they vote, and as long as they owe an answer, and
 //! else found out when they are needed, so that nothing is done by everyone to everyone every second.
 //!
@@ -208,6 +208,14 @@ impl Membership {
     pub(super) fn on_link_down(&mut self, peer: ServerId) {
         if let Some(member) = self.members.get_mut(&peer) {
             member.link = false;
+        }
+    }
+
+    /// This server itself stood still until now: what its peers have answered meanwhile may lie unread before it, so their silence
+    /// begins now.
+    pub(super) fn on_standstill(&mut self, now: Instant) {
+        for member in self.members.values_mut() {
+            member.asked_at = member.asked_at.map(|_| now);
         }
     }
 
