@@ -104,6 +104,8 @@ pub(super) struct Headed {
     pub(super) version: Version,
     /// Bytes it should take in all.
     pub(super) length: usize,
+    /// CRC32C of the value that should stand there.
+    pub(super) value_crc: u32,
 }
 
 /// What stands at some offset of a segment.
@@ -256,12 +258,15 @@ impl RecordFormat {
         }
         let key = Key::bound(bytes.slice(key_at..value_at));
         let value = bytes.slice(value_at.min(bytes.len())..length.min(bytes.len()));
-        let value_crc = crc32c::crc32c(&value);
+        let found_crc = crc32c::crc32c(&value);
+        let value_crc = match self {
+            RecordFormat::One => found_crc,
+            RecordFormat::Two(_) => BigEndian::read_u32(&bytes[key_at - CRC..]),
+        };
         let Head { sequence, synced, version, .. } = head;
-        if let RecordFormat::Two(_) = self
-            && (bytes.len() < length || value_crc != BigEndian::read_u32(&bytes[key_at - CRC..]))
-        {
-            return Some(Parsed::DamagedValue(Headed { sequence, synced, key, version, length }));
+        if bytes.len() < length || value_crc != found_crc {
+            let headed = Headed { sequence, synced, key, version, length, value_crc };
+            return Some(Parsed::DamagedValue(headed));
         }
         let record = head.record(key, value);
         Some(Parsed::Record(Written { sequence, synced, record, length, value_crc }))

@@ -14,9 +14,10 @@
 //!
 //! 5. Where there is no room for a new segment, what is of no use is given back; if that is not enough, the last segment is
 //!    made durable in place and written on: see `room.rs`.
-//! 6. In a sealed segment a record whose value alone is damaged does not make the segment so: its head, with a checksum of its
-//!    own, says which cell it is and where the next record stands. The keydir counts it, and the store knows that it is lost:
-//!    that cell is fetched from another replica.
+//! 6. A record whose value alone is damaged does not make a segment so, in the last one if it stands at or below H: its head,
+//!    with a checksum of its own, says which cell it is and where the next record stands. The keydir counts it, and the store
+//!    knows that it is lost: that cell is fetched from another replica. So damage at every replica, in different places, costs
+//!    nobody's vote.
 //!
 //! Whatever is written anew gets the checksums of its new place. What is searched for behind a bad record may lie in the value
 //! of a client, who may have made it up: see `record.rs`. In segments of format 2 it is then never true. In those of format 1
@@ -122,12 +123,23 @@ struct Gathered {
     segments: Vec<(u32, u32)>,
     /// Segments whose files go on behind the end they were sealed at: a crash came before they were cut there.
     overlong: Vec<(u32, u32)>,
-    /// The key file that the segment read last lacks: of which segment, how long, with which last position.
-    lacking: Option<(KeyFileWriter, u32, u32, u64)>,
+    /// The key file that the segment read last lacks.
+    lacking: Option<Lacking>,
     /// Highest position seen anywhere.
     last: u64,
     /// A deliberate fault: see [`super::StorageFlaw::CutDamage`].
     cuts_damage: bool,
+}
+
+/// A key file that is not there.
+struct Lacking {
+    keys: KeyFileWriter,
+    segment: u32,
+    length: u32,
+    /// Position of the last record.
+    last: u64,
+    /// No value is damaged. Otherwise it is not written: without a key file the damage is found at once at the next start, too.
+    is_sound: bool,
 }
 
 /// Opens a log for writing.
@@ -318,13 +330,9 @@ fn read_sealed<D: Disk>(
             let last = header.first + (records.len() + damaged.len()) as u64 - 1;
             gathered.last = gathered.last.max(last);
             gathered.segments.push((file.number, end));
-            let is_sound = damaged.is_empty();
+            gathered.lack_keys(&records, &damaged, file.number, end, last);
             gathered.take_unreadable(damaged);
             gathered.take(&records);
-            // Without a key file the damage is found at once at the next start, too.
-            if is_sound {
-                gathered.lack_keys(&records, file.number, end, last);
-            }
         }
         Ending::Clean => {
             let rest = Rest { heads: damaged, ..Rest::default() };
@@ -376,26 +384,37 @@ fn read_last<D: Disk>(
         return Ok(Tail::default());
     };
     gathered.last = gathered.last.max(header.first.saturating_sub(1));
-    let Scan { records, end, ending, .. } = scan(&header, &bytes, false);
-    let (torn, rest) = match ending {
+    let passes_over = log == Log::Cells && !gathered.cuts_damage;
+    let Scan { mut records, mut damaged, mut end, ending } = scan(&header, &bytes, passes_over);
+    let (mut torn, mut rest) = match ending {
         Ending::Clean => (None, Rest::default()),
         Ending::Bad { sequence, rest } => (Some(sequence), rest),
     };
     let named = records.iter().chain(&rest.records).map(|(_, written)| written.synced);
-    let named = named.chain(rest.heads.iter().map(|(_, head)| head.synced));
+    let heads = damaged.iter().chain(&rest.heads);
+    let named = named.chain(heads.map(|(_, head)| head.synced));
     let synced = named.max().unwrap_or(0).max(header.first - 1);
     if torn.is_some_and(|sequence| sequence <= synced) {
+        rest.heads.extend(damaged);
         let is_doubtful = header.format() == RecordFormat::One;
         gathered.set_aside(file.number, records, rest, is_doubtful);
         let Header { previous, previous_length, previous_salt, .. } = header;
         return Ok(Tail { previous, previous_length, previous_salt, ..Tail::default() });
     }
+    let below = damaged.partition_point(|(_, head)| head.sequence <= synced);
+    if let Some((place, head)) = damaged.get(below) {
+        // Its batch was cut by a crash.
+        (torn, end) = (Some(head.sequence), place.offset);
+        records.truncate(records.partition_point(|(_, written)| written.sequence < head.sequence));
+        damaged.truncate(below);
+    }
     let split = records.partition_point(|(_, written)| written.sequence <= synced);
     let cut = records.get(split).map_or(end, |(place, _)| place.offset);
-    gathered.take(&records[..split]);
-    let last = header.first + split as u64 - 1;
+    let last = header.first + (split + below) as u64 - 1;
     gathered.last = gathered.last.max(last);
-    gathered.lack_keys(&records[..split], file.number, cut, last);
+    gathered.lack_keys(&records[..split], &damaged, file.number, cut, last);
+    gathered.take_unreadable(damaged);
+    gathered.take(&records[..split]);
     Ok(Tail {
         number: file.number,
         header: Some(header),
@@ -429,13 +448,29 @@ impl Gathered {
         }
     }
 
-    /// These are all records of a sound segment without a key file.
-    fn lack_keys(&mut self, records: &[(Place, Written)], segment: u32, length: u32, last: u64) {
+    /// These are all records of a segment without a key file, those with damaged values apart.
+    fn lack_keys(
+        &mut self,
+        records: &[(Place, Written)],
+        damaged: &[(Place, Headed)],
+        segment: u32,
+        length: u32,
+        last: u64,
+    ) {
         let mut keys = KeyFileWriter::new();
-        for (place, written) in records {
-            keys.push(&KeyEntry::of(&written.record, *place, written.value_crc));
-        }
-        self.lacking = Some((keys, segment, length, last));
+        let sound = records
+            .iter()
+            .map(|(place, written)| KeyEntry::of(&written.record, *place, written.value_crc));
+        let others = damaged.iter().map(|(place, head)| KeyEntry {
+            key: head.key.clone(),
+            version: head.version,
+            kind: EntryKind::Value,
+            place: *place,
+            value_crc: Some(head.value_crc),
+        });
+        sound.chain(others).for_each(|entry| keys.push(&entry));
+        let is_sound = damaged.is_empty();
+        self.lacking = Some(Lacking { keys, segment, length, last, is_sound });
     }
 
     fn cut_overlong<D: Disk>(&self, disk: &mut D, log: Log) -> Result<(), LogError> {
@@ -448,7 +483,8 @@ impl Gathered {
     }
 
     fn write_lacking<D: Disk>(&mut self, disk: &mut D, log: Log) {
-        if let Some((keys, segment, length, last)) = self.lacking.take() {
+        if let Some(lacking) = self.lacking.take().filter(|lacking| lacking.is_sound) {
+            let Lacking { keys, segment, length, last, .. } = lacking;
             keys.write(disk, log, segment, length, last);
         }
     }

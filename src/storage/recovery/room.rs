@@ -14,7 +14,7 @@
 //! damaged segments must be kept.
 
 use super::{
-    Disk, Gathered, Header, KeyEntry, KeyFileWriter, Log, LogError, RecordFormat, Tail, on,
+    Disk, Gathered, Header, KeyEntry, KeyFileWriter, Lacking, Log, LogError, RecordFormat, Tail, on,
 };
 
 /// Gives back what no record needs.
@@ -52,7 +52,7 @@ pub(super) fn go_on<D: Disk>(
         on(&name, disk.write(&name, u64::from(tail.cut), &tail.unsynced))?;
         on(&name, disk.sync(&name))?;
     }
-    let Some((mut keys, ..)) = gathered.lacking.take() else { return Ok(None) };
+    let Some(Lacking { mut keys, .. }) = gathered.lacking.take() else { return Ok(None) };
     for (place, written) in &tail.records {
         let entry = KeyEntry::of(&written.record, *place, written.value_crc);
         keys.push(&entry);

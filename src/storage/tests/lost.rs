@@ -123,3 +123,53 @@ fn a_segment_with_a_rotten_value_is_emptied() {
         assert_eq!(again.contents().len(), 12);
     }
 }
+
+/// In the segment that was written to: damage below what is known to have been synced costs that key, and nothing else, on a full
+/// disk too; what stands above it could be a torn write, and is taken for one.
+#[test]
+fn a_rotten_value_in_the_last_segment_is_lost_alone() {
+    let (disk, last) = (filled(15), last_segment(&filled(15)).0);
+    let look = look(&disk).unwrap();
+    let mut in_last: Vec<_> = look
+        .cells
+        .keydir
+        .iter()
+        .filter(|held| {
+            Log::Cells.segment_file(held.place().segment) == last && !held.is_tombstone()
+        })
+        .map(|held| (held.place(), held.to_key(), held.version()))
+        .collect();
+    in_last.sort_by_key(|(place, ..)| *place);
+    let (_, rest) = in_last.split_last().expect("the last one may be torn");
+    assert!(!rest.is_empty(), "{in_last:?}");
+    for (is_full, (place, victim, version)) in [false, true].into_iter().zip(rest.iter().cycle()) {
+        let mut disk = disk.clone();
+        assert!(disk.flip(&last, (place.offset + place.length - 1) as usize, 3));
+        if is_full {
+            disk.set_capacity(Some(disk.files().iter().map(|(_, length)| length).sum()));
+        }
+        let mut folder = Folder::open(disk).unwrap();
+        assert!(folder.damaged.is_empty(), "the server keeps its log, and its vote");
+        assert!(folder.cells.is_lost(victim));
+        assert_eq!(folder.cells.version(victim), *version, "its version is known");
+        folder.engine.disk_mut().set_capacity(None);
+        let old = filled_cell(victim);
+        assert!(matches!(folder.put(victim, &old), Admission::Pending(_)), "what is as new");
+        folder.settle();
+        assert!(!folder.cells.has_lost());
+        let mut again = Folder::open(folder.engine.into_disk()).unwrap();
+        assert!(again.damaged.is_empty() && !again.cells.has_lost());
+        assert_eq!(again.contents().len(), 15);
+        assert_eq!(again.contents()[victim], old);
+    }
+    let (place, victim, _) = in_last.last().unwrap();
+    let mut disk = disk.clone();
+    assert!(disk.flip(&last, (place.offset + place.length - 1) as usize, 3));
+    let folder = Folder::open(disk).unwrap();
+    assert!(folder.damaged.is_empty() && folder.cells.version(victim) == Version::ZERO);
+}
+
+fn filled_cell(victim: &Key) -> Cell {
+    let time = (1..=15).find(|time| key(*time as u64) == *victim).expect("one of filled()");
+    cell(time, time % 4 == 0)
+}
