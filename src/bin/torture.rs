@@ -20,6 +20,8 @@ Examples:
   chord-torture                            one minute of runs
   chord-torture --minutes 60               every pair of faults, and more
   chord-torture --faults power,cut         these two, alone and together
+  chord-torture --faults hang,kill --hang 600 --seed 1
+                                           a disk hangs for ten minutes, and its server is killed meanwhile
   chord-torture --seed 42                  one run again: the same faults in the same order
   chord-torture --judge history.jsonl      judge a history, of whatever store
 
@@ -50,6 +52,9 @@ struct Flags {
     /// Only these faults, with commas between them.
     #[arg(long, value_delimiter = ',', value_name = "FAULTS")]
     faults: Vec<Fault>,
+    /// How long each disk that hangs does so, in seconds; a run in which any may is so much longer. Without this: up to 6 s, by chance.
+    #[arg(long, value_name = "SECONDS")]
+    hang: Option<u64>,
     /// Proxies on loopback between the servers, even where hosts of their own are permitted.
     #[arg(long)]
     proxies: bool,
@@ -116,6 +121,7 @@ fn torture(flags: &Flags) -> Result<bool, String> {
         patience: Duration::from_secs(flags.patience),
         clients: flags.clients.max(1),
         faults,
+        hang: flags.hang.map(Duration::from_secs),
         proxies: flags.proxies,
         flags: flags.server_flag.clone(),
         histories: flags.keep_histories.clone(),

@@ -15,6 +15,9 @@ use super::wait_until;
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a server that was killed is waited for at once.
+const DIES: Duration = Duration::from_secs(5);
+
 /// Range starts of byte-ordered clusters, so that every server owns some of the keys that clients use.
 const STARTS: [&str; 5] = ["", "k04", "m05", "m12", "o"];
 
@@ -34,6 +37,8 @@ pub(super) struct Shape {
 #[derive(Debug)]
 struct Server {
     child: Option<Child>,
+    /// Processes that were killed and have not ended yet: one that waits for a disk that hangs ends only with that.
+    dying: Vec<Child>,
     disk: Disk,
     folder: PathBuf,
     /// The most memory that one of its processes has taken, in KiB.
@@ -83,7 +88,7 @@ impl Cluster {
             fs::write(own.join("cluster.json"), file.to_string()).map_err(failed)?;
             fs::write(own.join("clock"), "+0s\n").map_err(failed)?;
             let disk = Disk::create(&own, shape.medium)?;
-            servers.push(Server { child: None, disk, folder: own, peak: 0 });
+            servers.push(Server { child: None, dying: Vec::new(), disk, folder: own, peak: 0 });
         }
         let faketime = machine.faketime.clone().filter(|_| shape.clocks);
         let mut cluster =
@@ -113,6 +118,11 @@ impl Cluster {
     /// Starts a server that is not running, and waits for its word that it is ready.
     pub(super) fn spawn(&mut self, id: usize) -> Result<(), String> {
         let server = &mut self.servers[id];
+        let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
+        if !wait_until(PATIENCE, || server.dying.iter_mut().all(ended)) {
+            return Err(format!("server {id} was killed and does not end"));
+        }
+        server.dying.clear();
         let path = server.folder.join("server.log");
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log: File = log.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -171,7 +181,9 @@ impl Cluster {
         if let Some(mut child) = self.servers[id].child.take() {
             // One that has died already is as dead.
             let _ = child.kill();
-            let _ = child.wait();
+            if !wait_until(DIES, || matches!(child.try_wait(), Ok(Some(_)))) {
+                self.servers[id].dying.push(child);
+            }
         }
     }
 

@@ -141,10 +141,66 @@ impl Disk {
         Some(format!("{log}/{} at byte {at}", path.file_name()?.to_string_lossy()))
     }
 
+    /// As a kernel does that meets an error of the medium: reads go on, and every write and sync fails with EROFS, until the disk
+    /// is mounted again. What was not synced is gone.
+    pub(super) fn turn_read_only(&self) -> Result<(), String> {
+        tool("mount", &["-o", "remount,abort", &self.top()]).map(drop)
+    }
+
+    /// Turns a bit each in up to `most` values that `is_struck` says are struck by their key; how many there were. Of the segment
+    /// that is written to only the older half is touched, as by [`Disk::rot`].
+    pub(super) fn rot_values(
+        &self,
+        most: u64,
+        is_struck: &impl Fn(&str) -> bool,
+        random: &mut impl FnMut(u64) -> u64,
+    ) -> u64 {
+        let Ok(entries) = fs::read_dir(self.data().join("cells")) else { return 0 };
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|end| end == "log"))
+            .collect();
+        files.sort();
+        let mut places = Vec::new();
+        let mut contents: Vec<_> = files.into_iter().map(|path| (fs::read(&path), path)).collect();
+        for (file, (bytes, _)) in contents.iter().enumerate() {
+            let mut found: Vec<_> = bytes.iter().flat_map(|bytes| values(bytes)).collect();
+            if file + 1 == contents.len() {
+                found.truncate(found.len() / 2);
+            }
+            let struck = found.into_iter().filter(|(key, _)| is_struck(key));
+            places.extend(struck.map(|(_, at)| (file, at)));
+        }
+        let mut turned = 0;
+        while turned < most && !places.is_empty() {
+            let (file, at) = places.swap_remove(random(places.len() as u64) as usize);
+            let (Ok(bytes), _) = &mut contents[file] else { continue };
+            bytes[at] ^= 1 << random(8);
+            turned += 1;
+        }
+        for (bytes, path) in contents {
+            // A segment that cannot be written to keeps its bits.
+            let _ = bytes.and_then(|bytes| fs::write(path, bytes));
+        }
+        turned
+    }
+
     /// Keeps the files of a run that failed.
     pub(super) fn keep(&self, to: &Path) {
         let _ = tool("cp", &["-r", &self.data().to_string_lossy(), &to.to_string_lossy()]);
     }
+}
+
+/// The values that lie in a segment, each with its key and the place of its first byte: a key of three letters, and at once the value that
+/// [`super::load`] has stored under it.
+fn values(bytes: &[u8]) -> impl Iterator<Item = (String, usize)> {
+    const LETTERS: &[u8] = b"kmov";
+    bytes.windows(5).enumerate().filter_map(|(at, window)| {
+        let [letter, tens, ones, b'c', number] = window else { return None };
+        let is_key =
+            LETTERS.contains(letter) && [tens, ones, number].iter().all(|it| it.is_ascii_digit());
+        is_key.then(|| (String::from_utf8_lossy(&window[..3]).into_owned(), at + 3))
+    })
 }
 
 /// A disk of one server's own that can be made to hang, for whoever runs servers elsewhere: within namespaces of the run's own

@@ -41,10 +41,14 @@ pub enum Fault {
     Wipe,
     /// A bit turns in a sealed segment or key file.
     Rot,
+    /// A server's disk turns read-only, and stays so until it is mounted again.
+    ReadOnly,
+    /// Bits turn in values at all servers at once; no key is struck at two of them.
+    RotAll,
 }
 
 /// All, in the order of their pairs.
-pub const FAULTS: [Fault; 16] = [
+pub const FAULTS: [Fault; 18] = [
     Fault::Kill,
     Fault::Restart,
     Fault::Pause,
@@ -61,6 +65,8 @@ pub const FAULTS: [Fault; 16] = [
     Fault::Blackout,
     Fault::Wipe,
     Fault::Rot,
+    Fault::ReadOnly,
+    Fault::RotAll,
 ];
 
 impl Fault {
@@ -83,6 +89,8 @@ impl Fault {
             Fault::Blackout => "blackout",
             Fault::Wipe => "wipe",
             Fault::Rot => "rot",
+            Fault::ReadOnly => "read-only",
+            Fault::RotAll => "rot-all",
         }
     }
 
@@ -93,7 +101,9 @@ impl Fault {
             Fault::Clock => (machine.faketime.is_some(), "libfaketime"),
             Fault::Full => (machine.tmpfs, "mounts"),
             Fault::Sync | Fault::Slow => (machine.strace, "strace"),
-            Fault::Hang | Fault::Power | Fault::Blackout => (machine.ext4, "ext4 on a loop mount"),
+            Fault::Hang | Fault::Power | Fault::Blackout | Fault::ReadOnly => {
+                (machine.ext4, "ext4 on a loop mount")
+            }
             Fault::Kill
             | Fault::Restart
             | Fault::Pause
@@ -101,7 +111,8 @@ impl Fault {
             | Fault::Delay
             | Fault::Reset
             | Fault::Wipe
-            | Fault::Rot => (true, ""),
+            | Fault::Rot
+            | Fault::RotAll => (true, ""),
         };
         (!permitted).then_some(what)
     }
@@ -119,19 +130,47 @@ impl Fault {
     pub(super) fn fits_medium(self, medium: Medium) -> bool {
         match self {
             Fault::Full => medium != Medium::Folder,
-            Fault::Hang | Fault::Power | Fault::Blackout => medium == Medium::Ext4,
+            Fault::Hang | Fault::Power | Fault::Blackout | Fault::ReadOnly => {
+                medium == Medium::Ext4
+            }
             _ => true,
         }
     }
 
     /// It may end a server, which then says why.
     pub(super) fn may_end_a_server(self) -> bool {
-        matches!(self, Fault::Sync)
+        matches!(self, Fault::Sync | Fault::ReadOnly)
     }
 
-    /// It takes data away, and so strikes one server at a time, until that is whole again.
+    /// It takes data away, and so no other that does strikes until all is whole again.
     pub(super) fn takes_data(self) -> bool {
-        matches!(self, Fault::Wipe | Fault::Rot)
+        matches!(self, Fault::Wipe | Fault::Rot | Fault::RotAll)
+    }
+
+    /// A server that this one has struck is not started before it is over.
+    pub(super) fn keeps_down(self) -> bool {
+        use Fault::{Blackout, Hang, Kill, Power, ReadOnly, Restart};
+        matches!(self, Kill | Restart | Power | Blackout | Hang | ReadOnly)
+    }
+
+    /// Whether a server that suffers this one may be struck by `second`, too. Not where one could not be begun or ended
+    /// while the other lasts: nothing is written to, or removed from, a disk that hangs.
+    pub(super) fn bears(self, second: Fault) -> bool {
+        use Fault::{
+            Clock, Full, Hang, Kill, Pause, ReadOnly, Reset, Restart, Rot, Slow, Sync, Wipe,
+        };
+        match self {
+            Kill => second == Full,
+            Full => matches!(second, Kill | Restart | Pause | Reset | Clock | Slow | Sync),
+            Hang => matches!(second, Kill | Pause | Reset | Clock),
+            ReadOnly => matches!(second, Kill | Pause | Reset | Clock),
+            Slow | Sync => matches!(second, Kill | Full | Hang | Pause | Reset | Clock),
+            Pause => matches!(second, Kill | Full | Hang | Clock),
+            Wipe | Rot => {
+                matches!(second, Kill | Restart | Pause | Full | Hang | Slow | Reset | Clock)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -145,7 +184,7 @@ impl fmt::Display for Fault {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "there is no fault '{0}'; there are kill, restart, pause, cut, loss, delay, reset, clock, full, sync, slow, hang, \
-         power, blackout, wipe and rot"
+         power, blackout, wipe, rot, read-only and rot-all"
 )]
 pub struct UnknownFault(String);
 

@@ -72,6 +72,8 @@ pub struct Options {
     pub clients: usize,
     /// Only these faults.
     pub faults: Vec<Fault>,
+    /// How long each disk that hangs does so, and how much longer a run is in which any does; `None`: some seconds, by chance.
+    pub hang: Option<Duration>,
     /// Proxies, even if hosts are permitted.
     pub proxies: bool,
     /// Further flags for every server.
@@ -284,8 +286,10 @@ impl Torture {
         let workers: Vec<_> = (0..self.options.clients)
             .map(|number| self.runtime.spawn(Worker::new(number, load.clone()).run()))
             .collect();
-        let mut nemesis = Nemesis::new(seed, faults);
-        let until = now() + self.options.length.as_nanos() as u64;
+        let hang = self.options.hang.filter(|_| faults.contains(&Fault::Hang));
+        let mut nemesis = Nemesis::new(seed, faults, hang);
+        let length = self.options.length + hang.unwrap_or_default();
+        let until = now() + length.as_nanos() as u64;
         let mut looked = now();
         while now() < until {
             nemesis.turn(&mut cluster);

@@ -15,6 +15,9 @@ use super::{is_whole, now, wait_until};
 /// How long a server that has lost data may take to be whole again.
 const REBUILD: Duration = Duration::from_secs(90);
 
+/// Values of each server that lose a bit when all do.
+const VALUES: u64 = 8;
+
 /// A fault that lasts.
 #[derive(Debug)]
 struct Active {
@@ -43,6 +46,8 @@ struct Flapping {
 pub(super) struct Nemesis {
     random: Random,
     faults: Vec<Fault>,
+    /// How long a disk hangs, where that is not left to chance.
+    hang: Option<Duration>,
     active: Vec<Active>,
     next: u64,
     /// How often each fault has happened.
@@ -54,11 +59,11 @@ pub(super) struct Nemesis {
 }
 
 impl Nemesis {
-    pub(super) fn new(seed: u64, faults: Vec<Fault>) -> Nemesis {
+    pub(super) fn new(seed: u64, faults: Vec<Fault>, hang: Option<Duration>) -> Nemesis {
         let random = Random::stream(seed, "nemesis");
         let (counts, log, violations) = (BTreeMap::new(), Vec::new(), Vec::new());
         let next = now() + 500_000_000;
-        Nemesis { random, faults, active: Vec::new(), next, counts, log, violations }
+        Nemesis { random, faults, hang, active: Vec::new(), next, counts, log, violations }
     }
 
     fn note(&mut self, what: &str) {
@@ -143,11 +148,20 @@ impl Nemesis {
         let between = matches!(fault, Fault::Cut | Fault::Loss | Fault::Delay);
         if (between && is_there)
             || (fault.takes_data() && takes)
-            || (fault == Fault::Blackout && free.len() < cluster.count())
+            || (matches!(fault, Fault::Blackout | Fault::RotAll) && free.len() < cluster.count())
         {
             return;
         }
-        let Some(server) = self.random.pick(&free).copied() else { return };
+        // Half of the time one that is struck already, if it can be.
+        let stricken: Vec<usize> = self
+            .active
+            .iter()
+            .filter(|active| active.fault.bears(fault))
+            .filter_map(|active| active.server)
+            .filter(|server| cluster.is_running(*server) || fault == Fault::Full)
+            .collect();
+        let among = if self.random.chance(500) && !stricken.is_empty() { &stricken } else { &free };
+        let Some(server) = self.random.pick(among).copied() else { return };
         match self.strike(cluster, fault, server) {
             Ok(Some(active)) => {
                 *self.counts.entry(fault).or_default() += 1;
@@ -233,7 +247,11 @@ impl Nemesis {
             }
             Fault::Hang => {
                 cluster.disk(server).freeze()?;
-                self.millis(300, 6000)
+                self.hang.unwrap_or_else(|| self.millis(300, 6000))
+            }
+            Fault::ReadOnly => {
+                cluster.disk(server).turn_read_only()?;
+                self.millis(300, 5000)
             }
             Fault::Power => {
                 cut_power(cluster, server..server + 1)?;
@@ -268,6 +286,36 @@ impl Nemesis {
                 note = format!("{note}: {place}");
                 REBUILD
             }
+            Fault::RotAll => {
+                // Each key's number says at which server it is struck.
+                let count = cluster.count();
+                if !(0..count).all(|server| is_whole(&cluster.network.address(server))) {
+                    return Err("not all are whole".to_owned());
+                }
+                let mut random = self.random.clone();
+                let mut turned = Vec::new();
+                for server in 0..count {
+                    cluster.kill(server);
+                    let is_struck = |key: &str| {
+                        key.get(1..)
+                            .and_then(|number| number.parse::<usize>().ok())
+                            .is_some_and(|number| number % count == server)
+                    };
+                    turned.push(cluster.disk(server).rot_values(
+                        VALUES,
+                        &is_struck,
+                        &mut |bound| random.below(bound),
+                    ));
+                    self.start(cluster, server);
+                }
+                self.random = random;
+                if turned.iter().sum::<u64>() == 0 {
+                    return Err("nothing is sealed yet".to_owned());
+                }
+                note = format!("{fault}: bits at each server: {turned:?}");
+                struck = None;
+                REBUILD
+            }
         };
         self.note(&note);
         let until = now() + hold.as_nanos() as u64;
@@ -295,12 +343,19 @@ impl Nemesis {
                 Ok(())
             }
             (Fault::Hang, Some(server)) => cluster.disk(server).thaw(),
-            (Fault::Wipe | Fault::Rot, Some(server)) => {
+            (Fault::ReadOnly, Some(server)) => {
+                cluster.kill(server);
+                cluster.disk(server).mount_again()
+            }
+            (Fault::Wipe | Fault::Rot | Fault::RotAll, at) => {
                 // Not over before the server is whole again, unless that takes too long.
-                let address = cluster.network.address(server);
-                match wait_until(REBUILD, || is_whole(&address)) {
+                let struck =
+                    (0..cluster.count()).filter(|server| at.is_none_or(|at| at == *server));
+                let addresses: Vec<_> =
+                    struck.map(|server| cluster.network.address(server)).collect();
+                match wait_until(REBUILD, || addresses.iter().all(|address| is_whole(address))) {
                     true => Ok(()),
-                    false => Err(format!("server {server} is not whole again")),
+                    false => Err(format!("{}: not whole again", active.fault)),
                 }
             }
             (_, _) => Ok(()),
@@ -310,8 +365,10 @@ impl Nemesis {
         }
         for server in 0..cluster.count() {
             let struck = active.server.is_none_or(|at| at == server);
-            let engaged = self.active.iter().any(|other| other.server == Some(server));
-            if struck && !engaged && !cluster.has_died(server) && !cluster.is_running(server) {
+            let stays_down = self.active.iter().any(|other| {
+                other.fault.keeps_down() && other.server.is_none_or(|at| at == server)
+            });
+            if struck && !stays_down && !cluster.has_died(server) && !cluster.is_running(server) {
                 self.start(cluster, server);
             }
         }
@@ -320,7 +377,9 @@ impl Nemesis {
     /// Ends what waits for a server that has become whole in the meantime.
     pub(super) fn see_to_the_rebuilt(&mut self, cluster: &Cluster) {
         for active in self.active.iter_mut().filter(|active| active.fault.takes_data()) {
-            if active.server.is_some_and(|server| is_whole(&cluster.network.address(server))) {
+            let mut struck =
+                (0..cluster.count()).filter(|id| active.server.is_none_or(|at| at == *id));
+            if struck.all(|server| is_whole(&cluster.network.address(server))) {
                 active.until = 0;
             }
         }
