@@ -3,6 +3,7 @@
 //! The coordinator of a write keeps, for each replica it did not reach, a *hint*: the cell, under the target and
 //! the key, newest version only, in a log of its own. Whenever the target can be reached, hints are sent to it in
 //! key order, a window at a time, and each is forgotten once the target has acknowledged it or something newer.
+//! How long the window is, `pace.rs` decides, so that clients come first.
 //! Delivery is an ordinary store: order and repetition do no harm, and a cell that came in meanwhile is not lost,
 //! for the erasure names the version it covers.
 //!
@@ -17,6 +18,8 @@
 //! comparison that began after the last miss that it stands for. Nothing is dropped silently; of a range with one replica,
 //! which cannot be compared with anyone, it is counted.
 
+mod pace;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
@@ -28,10 +31,9 @@ use crate::model::{
 };
 use crate::ring::Topology;
 use crate::storage::{Completion, News, Store, StoreStats, Ticket, Whereabouts};
+use pace::Pace;
 
-/// Hints under way to one target at once.
-const WINDOW: usize = 64;
-/// Bytes of values under way to one target at once, if more than one hint is.
+/// Bytes of values under way to one target at once, if more than one hint is and as many as may be at most.
 const WINDOW_BYTES: usize = 4 << 20;
 /// After a target has not taken a hint, how long until the next try.
 const BACK_OFF: Duration = Duration::from_millis(250);
@@ -60,12 +62,23 @@ struct Target {
     bytes: u64,
     /// Ranges, by start, to be compared once it is back.
     marks: BTreeMap<Key, Mark>,
-    /// Places of the hints under way, with the bytes of each value.
-    flying: BTreeMap<Key, usize>,
+    /// Places of the hints under way.
+    flying: BTreeMap<Key, Flight>,
+    /// How many may be.
+    pace: Pace,
     /// Hints before this place have been sent in this round.
     cursor: Option<Key>,
     /// Not before.
     retry_at: Option<Instant>,
+}
+
+/// A hint under way.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    /// Bytes of its value.
+    bytes: usize,
+    /// `None`: it is being loaded.
+    sent_at: Option<Instant>,
 }
 
 /// Something that a range of a server has missed was not kept.
@@ -277,9 +290,12 @@ impl Handoff {
         reply: &PeerReply,
     ) {
         let Some(entry) = self.targets.get_mut(&target) else { return };
-        entry.flying.remove(place);
+        let flight = entry.flying.remove(place);
         match &reply.answer {
             PeerAnswer::Stored { current } => {
+                if let Some(sent_at) = flight.and_then(|flight| flight.sent_at) {
+                    entry.pace.taken(turn.now.instant, turn.now.instant - sent_at);
+                }
                 let key = hint_key(target, place);
                 let held = self.store.version(&key);
                 if !held.is_zero() && held <= *current {
@@ -291,7 +307,10 @@ impl Handoff {
                 turn.out.storage(commands);
                 self.pump(turn, target);
             }
-            _ => self.back_off(turn, target),
+            _ => {
+                entry.pace.missed();
+                self.back_off(turn, target);
+            }
         }
     }
 
@@ -299,6 +318,7 @@ impl Handoff {
     pub(super) fn on_missed(&mut self, turn: &mut Turn<'_>, target: ServerId, place: &Key) {
         if let Some(entry) = self.targets.get_mut(&target) {
             entry.flying.remove(place);
+            entry.pace.missed();
         }
         self.back_off(turn, target);
     }
@@ -332,6 +352,11 @@ impl Handoff {
             Some(News::Loaded { ticket, key, cell }) => {
                 debug_assert!(parse(&key).is_some(), "only hints are loaded");
                 if let Some((target, place)) = self.loads.remove(&ticket) {
+                    let flight =
+                        self.targets.get_mut(&target).and_then(|it| it.flying.get_mut(&place));
+                    if let Some(flight) = flight {
+                        flight.sent_at = Some(turn.now.instant);
+                    }
                     send(turn, target, &place, cell);
                 }
             }
@@ -414,7 +439,9 @@ impl Handoff {
         if backing_off {
             return;
         }
-        let mut bytes: usize = entry.flying.values().sum();
+        let window = entry.pace.window();
+        let most_bytes = WINDOW_BYTES / pace::MOST * window;
+        let mut bytes: usize = entry.flying.values().map(|flight| flight.bytes).sum();
         let mut to_load = Vec::new();
         loop {
             let from = match &entry.cursor {
@@ -425,7 +452,7 @@ impl Handoff {
                 Some(_) => Bound::Excluded(&from),
                 None => Bound::Included(&from),
             };
-            let room = WINDOW - entry.flying.len().min(WINDOW);
+            let room = window - entry.flying.len().min(window);
             let mut last = None;
             let mut sent = 0;
             let mut exhausted = true;
@@ -435,7 +462,7 @@ impl Handoff {
                 if owner != target {
                     break;
                 }
-                if sent >= room || bytes >= WINDOW_BYTES {
+                if sent >= room || bytes >= most_bytes {
                     exhausted = false;
                     break;
                 }
@@ -443,19 +470,19 @@ impl Handoff {
                 if entry.flying.contains_key(&place) {
                     continue;
                 }
-                let length = match held.whereabouts() {
+                let flight = match held.whereabouts() {
                     Whereabouts::Memory(content) => {
-                        let length = content.len();
+                        let bytes = content.len();
                         send(turn, target, &place, Cell { version: held.version(), content });
-                        length
+                        Flight { bytes, sent_at: Some(turn.now.instant) }
                     }
                     Whereabouts::Disk(at) => {
                         to_load.push(key);
-                        at.length as usize
+                        Flight { bytes: at.length as usize, sent_at: None }
                     }
                 };
-                entry.flying.insert(place, length);
-                bytes += length;
+                bytes += flight.bytes;
+                entry.flying.insert(place, flight);
                 sent += 1;
             }
             if let Some(last) = last {
