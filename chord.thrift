@@ -189,6 +189,33 @@ struct PeerStatus {
   8: optional string disk,
 }
 
+/** A record that could not be read. Times are in microseconds since 1970, UTC. */
+struct DamagedRecord {
+  /** In the data folder; the record's first byte in it. */
+  1: required string file,
+  2: required i64 offset,
+  /** The first 256 bytes of its key. */
+  3: required binary key,
+  4: required i64 found,
+  /** When the key could be read again. Absent: not yet; until then the server refuses it. */
+  5: optional i64 healed,
+}
+
+/** What has rotted on a server's disk, and how far the search for more is. */
+struct ScrubStatus {
+  /** Bytes a second; 0: it does not search. */
+  1: required i64 rate,
+  /** When the pass began that is under way, or else the last one; when a pass was complete last. Absent: never. */
+  2: optional i64 began,
+  3: optional i64 ended,
+  /** Bytes to be read until the pass under way is complete; 0: none is. */
+  4: required i64 bytes_left,
+  /** Records that cannot be read at present. */
+  5: required i64 waiting,
+  /** Those that were found since the server started, the newest last; 32 at most. */
+  6: required list<DamagedRecord> recent,
+}
+
 struct StatusResponse {
   1: required i32 server,
   2: required i32 incarnation,
@@ -209,6 +236,7 @@ struct StatusResponse {
   12: required map<string, i64> counters,
   /** What this server's disk does that it should not: a sentence. Absent: nothing. */
   14: optional string disk,
+  15: optional ScrubStatus scrub,
 }
 
 /** What one server holds of its own, without asking others: for the inspector. */

@@ -325,9 +325,7 @@ impl Nodes {
                 folder: FolderId(u64::from(id.0) + 1),
                 incarnation: Incarnation(1),
                 voting: true,
-                forgetful: false,
-                ceiling: 0,
-                peers: BTreeMap::new(),
+                ..Identity::default()
             };
             let recovered = || Recovered { active: 1, ..Recovered::default() };
             let opened =

@@ -1773,6 +1773,249 @@ impl TSerializable for PeerStatus {
 }
 
 //
+// DamagedRecord
+//
+
+/// A record that could not be read. Times are in microseconds since 1970, UTC.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct DamagedRecord {
+  /// In the data folder; the record's first byte in it.
+  pub file: String,
+  pub offset: i64,
+  /// The first 256 bytes of its key.
+  pub key: Vec<u8>,
+  pub found: i64,
+  /// When the key could be read again. Absent: not yet; until then the server refuses it.
+  pub healed: Option<i64>,
+}
+
+impl DamagedRecord {
+  pub fn new<F5>(file: String, offset: i64, key: Vec<u8>, found: i64, healed: F5) -> DamagedRecord where F5: Into<Option<i64>> {
+    DamagedRecord {
+      file,
+      offset,
+      key,
+      found,
+      healed: healed.into(),
+    }
+  }
+}
+
+impl TSerializable for DamagedRecord {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<DamagedRecord> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<String> = None;
+    let mut f_2: Option<i64> = None;
+    let mut f_3: Option<Vec<u8>> = None;
+    let mut f_4: Option<i64> = None;
+    let mut f_5: Option<i64> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = i_prot.read_string()?;
+          f_1 = Some(val);
+        },
+        2 => {
+          let val = i_prot.read_i64()?;
+          f_2 = Some(val);
+        },
+        3 => {
+          let val = i_prot.read_bytes()?;
+          f_3 = Some(val);
+        },
+        4 => {
+          let val = i_prot.read_i64()?;
+          f_4 = Some(val);
+        },
+        5 => {
+          let val = i_prot.read_i64()?;
+          f_5 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("DamagedRecord.file", &f_1)?;
+    verify_required_field_exists("DamagedRecord.offset", &f_2)?;
+    verify_required_field_exists("DamagedRecord.key", &f_3)?;
+    verify_required_field_exists("DamagedRecord.found", &f_4)?;
+    let ret = DamagedRecord {
+      file: f_1.expect("auto-generated code should have checked for presence of required fields"),
+      offset: f_2.expect("auto-generated code should have checked for presence of required fields"),
+      key: f_3.expect("auto-generated code should have checked for presence of required fields"),
+      found: f_4.expect("auto-generated code should have checked for presence of required fields"),
+      healed: f_5,
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("DamagedRecord");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("file", TType::String, 1))?;
+    o_prot.write_string(&self.file)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("offset", TType::I64, 2))?;
+    o_prot.write_i64(self.offset)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("key", TType::String, 3))?;
+    o_prot.write_bytes(&self.key)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("found", TType::I64, 4))?;
+    o_prot.write_i64(self.found)?;
+    o_prot.write_field_end()?;
+    if let Some(fld_var) = self.healed {
+      o_prot.write_field_begin(&TFieldIdentifier::new("healed", TType::I64, 5))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
+// ScrubStatus
+//
+
+/// What has rotted on a server's disk, and how far the search for more is.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ScrubStatus {
+  /// Bytes a second; 0: it does not search.
+  pub rate: i64,
+  /// When the pass began that is under way, or else the last one; when a pass was complete last. Absent: never.
+  pub began: Option<i64>,
+  pub ended: Option<i64>,
+  /// Bytes to be read until the pass under way is complete; 0: none is.
+  pub bytes_left: i64,
+  /// Records that cannot be read at present.
+  pub waiting: i64,
+  /// Those that were found since the server started, the newest last; 32 at most.
+  pub recent: Vec<DamagedRecord>,
+}
+
+impl ScrubStatus {
+  pub fn new<F2, F3>(rate: i64, began: F2, ended: F3, bytes_left: i64, waiting: i64, recent: Vec<DamagedRecord>) -> ScrubStatus where F2: Into<Option<i64>>, F3: Into<Option<i64>> {
+    ScrubStatus {
+      rate,
+      began: began.into(),
+      ended: ended.into(),
+      bytes_left,
+      waiting,
+      recent,
+    }
+  }
+}
+
+impl TSerializable for ScrubStatus {
+  fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<ScrubStatus> {
+    i_prot.read_struct_begin()?;
+    let mut f_1: Option<i64> = None;
+    let mut f_2: Option<i64> = None;
+    let mut f_3: Option<i64> = None;
+    let mut f_4: Option<i64> = None;
+    let mut f_5: Option<i64> = None;
+    let mut f_6: Option<Vec<DamagedRecord>> = None;
+    loop {
+      let field_ident = i_prot.read_field_begin()?;
+      if field_ident.field_type == TType::Stop {
+        break;
+      }
+      let field_id = field_id(&field_ident)?;
+      match field_id {
+        1 => {
+          let val = i_prot.read_i64()?;
+          f_1 = Some(val);
+        },
+        2 => {
+          let val = i_prot.read_i64()?;
+          f_2 = Some(val);
+        },
+        3 => {
+          let val = i_prot.read_i64()?;
+          f_3 = Some(val);
+        },
+        4 => {
+          let val = i_prot.read_i64()?;
+          f_4 = Some(val);
+        },
+        5 => {
+          let val = i_prot.read_i64()?;
+          f_5 = Some(val);
+        },
+        6 => {
+          let list_ident = i_prot.read_list_begin()?;
+          let mut val: Vec<DamagedRecord> = Vec::with_capacity(list_ident.size as usize);
+          for _ in 0..list_ident.size {
+            let list_elem_1 = DamagedRecord::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_1);
+          }
+          i_prot.read_list_end()?;
+          f_6 = Some(val);
+        },
+        _ => {
+          i_prot.skip(field_ident.field_type)?;
+        },
+      };
+      i_prot.read_field_end()?;
+    }
+    i_prot.read_struct_end()?;
+    verify_required_field_exists("ScrubStatus.rate", &f_1)?;
+    verify_required_field_exists("ScrubStatus.bytes_left", &f_4)?;
+    verify_required_field_exists("ScrubStatus.waiting", &f_5)?;
+    verify_required_field_exists("ScrubStatus.recent", &f_6)?;
+    let ret = ScrubStatus {
+      rate: f_1.expect("auto-generated code should have checked for presence of required fields"),
+      began: f_2,
+      ended: f_3,
+      bytes_left: f_4.expect("auto-generated code should have checked for presence of required fields"),
+      waiting: f_5.expect("auto-generated code should have checked for presence of required fields"),
+      recent: f_6.expect("auto-generated code should have checked for presence of required fields"),
+    };
+    Ok(ret)
+  }
+  fn write_to_out_protocol(&self, o_prot: &mut dyn TOutputProtocol) -> thrift::Result<()> {
+    let struct_ident = TStructIdentifier::new("ScrubStatus");
+    o_prot.write_struct_begin(&struct_ident)?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("rate", TType::I64, 1))?;
+    o_prot.write_i64(self.rate)?;
+    o_prot.write_field_end()?;
+    if let Some(fld_var) = self.began {
+      o_prot.write_field_begin(&TFieldIdentifier::new("began", TType::I64, 2))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.ended {
+      o_prot.write_field_begin(&TFieldIdentifier::new("ended", TType::I64, 3))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    o_prot.write_field_begin(&TFieldIdentifier::new("bytes_left", TType::I64, 4))?;
+    o_prot.write_i64(self.bytes_left)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("waiting", TType::I64, 5))?;
+    o_prot.write_i64(self.waiting)?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_begin(&TFieldIdentifier::new("recent", TType::List, 6))?;
+    o_prot.write_list_begin(&TListIdentifier::new(TType::Struct, self.recent.len() as i32))?;
+    for e in &self.recent {
+      e.write_to_out_protocol(o_prot)?;
+    }
+    o_prot.write_list_end()?;
+    o_prot.write_field_end()?;
+    o_prot.write_field_stop()?;
+    o_prot.write_struct_end()
+  }
+}
+
+//
 // StatusResponse
 //
 
@@ -1797,10 +2040,11 @@ pub struct StatusResponse {
   pub counters: BTreeMap<String, i64>,
   /// What this server's disk does that it should not: a sentence. Absent: nothing.
   pub disk: Option<String>,
+  pub scrub: Option<ScrubStatus>,
 }
 
 impl StatusResponse {
-  pub fn new<F14>(server: i32, incarnation: i32, voting: bool, state: String, peers: Vec<PeerStatus>, keys: i64, tombstones: i64, log_bytes: i64, hint_log_bytes: i64, memory_bytes: i64, memory_budget: i64, counters: BTreeMap<String, i64>, disk: F14) -> StatusResponse where F14: Into<Option<String>> {
+  pub fn new<F14, F15>(server: i32, incarnation: i32, voting: bool, state: String, peers: Vec<PeerStatus>, keys: i64, tombstones: i64, log_bytes: i64, hint_log_bytes: i64, memory_bytes: i64, memory_budget: i64, counters: BTreeMap<String, i64>, disk: F14, scrub: F15) -> StatusResponse where F14: Into<Option<String>>, F15: Into<Option<ScrubStatus>> {
     StatusResponse {
       server,
       incarnation,
@@ -1815,6 +2059,7 @@ impl StatusResponse {
       memory_budget,
       counters,
       disk: disk.into(),
+      scrub: scrub.into(),
     }
   }
 }
@@ -1835,6 +2080,7 @@ impl TSerializable for StatusResponse {
     let mut f_11: Option<i64> = None;
     let mut f_12: Option<BTreeMap<String, i64>> = None;
     let mut f_14: Option<String> = None;
+    let mut f_15: Option<ScrubStatus> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -1862,8 +2108,8 @@ impl TSerializable for StatusResponse {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<PeerStatus> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_1 = PeerStatus::read_from_in_protocol(i_prot)?;
-            val.push(list_elem_1);
+            let list_elem_2 = PeerStatus::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_2);
           }
           i_prot.read_list_end()?;
           f_5 = Some(val);
@@ -1896,9 +2142,9 @@ impl TSerializable for StatusResponse {
           let map_ident = i_prot.read_map_begin()?;
           let mut val: BTreeMap<String, i64> = BTreeMap::new();
           for _ in 0..map_ident.size {
-            let map_key_2 = i_prot.read_string()?;
-            let map_val_3 = i_prot.read_i64()?;
-            val.insert(map_key_2, map_val_3);
+            let map_key_3 = i_prot.read_string()?;
+            let map_val_4 = i_prot.read_i64()?;
+            val.insert(map_key_3, map_val_4);
           }
           i_prot.read_map_end()?;
           f_12 = Some(val);
@@ -1906,6 +2152,10 @@ impl TSerializable for StatusResponse {
         14 => {
           let val = i_prot.read_string()?;
           f_14 = Some(val);
+        },
+        15 => {
+          let val = ScrubStatus::read_from_in_protocol(i_prot)?;
+          f_15 = Some(val);
         },
         _ => {
           i_prot.skip(field_ident.field_type)?;
@@ -1940,6 +2190,7 @@ impl TSerializable for StatusResponse {
       memory_budget: f_11.expect("auto-generated code should have checked for presence of required fields"),
       counters: f_12.expect("auto-generated code should have checked for presence of required fields"),
       disk: f_14,
+      scrub: f_15,
     };
     Ok(ret)
   }
@@ -1994,6 +2245,11 @@ impl TSerializable for StatusResponse {
     if let Some(ref fld_var) = self.disk {
       o_prot.write_field_begin(&TFieldIdentifier::new("disk", TType::String, 14))?;
       o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.scrub {
+      o_prot.write_field_begin(&TFieldIdentifier::new("scrub", TType::Struct, 15))?;
+      fld_var.write_to_out_protocol(o_prot)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -2214,8 +2470,8 @@ impl TSerializable for InspectResponse {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<InspectEntry> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_4 = InspectEntry::read_from_in_protocol(i_prot)?;
-            val.push(list_elem_4);
+            let list_elem_5 = InspectEntry::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_5);
           }
           i_prot.read_list_end()?;
           f_1 = Some(val);
@@ -2421,8 +2677,8 @@ impl TSerializable for TopologyRange {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<i32> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_5 = i_prot.read_i32()?;
-            val.push(list_elem_5);
+            let list_elem_6 = i_prot.read_i32()?;
+            val.push(list_elem_6);
           }
           i_prot.read_list_end()?;
           f_3 = Some(val);
@@ -2511,8 +2767,8 @@ impl TSerializable for TopologyResponse {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<TopologyServer> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_6 = TopologyServer::read_from_in_protocol(i_prot)?;
-            val.push(list_elem_6);
+            let list_elem_7 = TopologyServer::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_7);
           }
           i_prot.read_list_end()?;
           f_2 = Some(val);
@@ -2521,8 +2777,8 @@ impl TSerializable for TopologyResponse {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<TopologyRange> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_7 = TopologyRange::read_from_in_protocol(i_prot)?;
-            val.push(list_elem_7);
+            let list_elem_8 = TopologyRange::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_8);
           }
           i_prot.read_list_end()?;
           f_3 = Some(val);
@@ -3061,8 +3317,8 @@ impl TSerializable for PeerSender {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<i32> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_8 = i_prot.read_i32()?;
-            val.push(list_elem_8);
+            let list_elem_9 = i_prot.read_i32()?;
+            val.push(list_elem_9);
           }
           i_prot.read_list_end()?;
           f_4 = Some(val);
@@ -3071,8 +3327,8 @@ impl TSerializable for PeerSender {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<i32> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_9 = i_prot.read_i32()?;
-            val.push(list_elem_9);
+            let list_elem_10 = i_prot.read_i32()?;
+            val.push(list_elem_10);
           }
           i_prot.read_list_end()?;
           f_5 = Some(val);
@@ -3882,8 +4138,8 @@ impl TSerializable for PeerPageReply {
           let list_ident = i_prot.read_list_begin()?;
           let mut val: Vec<PeerPageEntry> = Vec::with_capacity(list_ident.size as usize);
           for _ in 0..list_ident.size {
-            let list_elem_10 = PeerPageEntry::read_from_in_protocol(i_prot)?;
-            val.push(list_elem_10);
+            let list_elem_11 = PeerPageEntry::read_from_in_protocol(i_prot)?;
+            val.push(list_elem_11);
           }
           i_prot.read_list_end()?;
           f_3 = Some(val);

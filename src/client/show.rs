@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::grammar::Command;
 use super::{Answered, Error};
-use crate::model::{ClientResponse, Key, Reached, Version};
+use crate::model::{ClientResponse, DamagedRecord, Key, Reached, ScrubStatus, Version};
 
 /// How the outcome of a command is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,9 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
                 status.memory_bytes,
                 status.memory_budget
             );
+            for line in scrub_lines(status) {
+                out += &format!("  {line}\n");
+            }
             for peer in &status.peers {
                 out += &format!(
                     "  sees server {} at {}: {}{}{}, {} hints wait for it\n",
@@ -260,6 +263,48 @@ pub fn standing(status: &crate::model::Status) -> String {
     }
 }
 
+/// What the search for rot has found, and how far it is; nothing of a server that does not tell.
+pub fn scrub_lines(status: &crate::model::Status) -> Vec<String> {
+    let Some(scrub) = &status.scrub else { return Vec::new() };
+    let last = match scrub.ended {
+        0 => "not read through yet".to_owned(),
+        ended => format!("last read through {}", time(ended)),
+    };
+    let now = match (scrub.rate, scrub.left) {
+        (0, _) => ", scrub off".to_owned(),
+        (_, 0) => String::new(),
+        (rate, left) => format!(", {left} bytes left, about {} s", left.div_ceil(rate)),
+    };
+    let mut lines = vec![format!("sealed segments: {last}{now}")];
+    if scrub.waiting > 0 {
+        lines.push(format!(
+            "{} damaged records are not healed: their keys are refused",
+            scrub.waiting
+        ));
+    }
+    for DamagedRecord { file, offset, key, found, healed } in &scrub.recent {
+        let healed =
+            healed.map_or("not healed yet".to_owned(), |at| format!("healed {}", time(at)));
+        let (key, found) = (text(key), time(*found));
+        lines.push(format!(
+            "{file}, byte {offset}: the record of {key} is damaged, found {found}, {healed}"
+        ));
+    }
+    lines
+}
+
+fn scrub_json(scrub: &ScrubStatus) -> Json {
+    let record = |record: &DamagedRecord| {
+        json!({"file": record.file, "offset": record.offset, "key": json_text(&record.key),
+               "found": time(record.found), "healed": record.healed.map(time)})
+    };
+    let at = |micros: i64| (micros != 0).then(|| time(micros));
+    json!({
+        "rate": scrub.rate, "began": at(scrub.began), "ended": at(scrub.ended), "bytes_left": scrub.left,
+        "waiting": scrub.waiting, "recent": scrub.recent.iter().map(record).collect::<Vec<_>>(),
+    })
+}
+
 /// A status as JSON.
 pub fn status_json(status: &crate::model::Status) -> Json {
     let peer = |peer: &crate::model::PeerStatus| {
@@ -272,7 +317,8 @@ pub fn status_json(status: &crate::model::Status) -> Json {
         "state": status.state, "keys": status.keys, "tombstones": status.tombstones,
         "log_bytes": status.log_bytes, "hint_log_bytes": status.hint_log_bytes,
         "memory_bytes": status.memory_bytes, "memory_budget": status.memory_budget,
-        "counters": status.counters, "disk": status.disk, "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
+        "counters": status.counters, "disk": status.disk, "scrub": status.scrub.as_ref().map(scrub_json),
+        "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
     })
 }
 

@@ -29,6 +29,8 @@ pub use message::{
     PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender,
 };
 pub use pending::Pending;
-pub use status::{PeerStatus, Status, TopologyView, ViewRange, ViewServer};
+pub use status::{
+    DamagedRecord, PeerStatus, ScrubStatus, Status, TopologyView, ViewRange, ViewServer,
+};
 pub use time::{FAR_FUTURE, HybridClock, Instant, Now};
 pub use version::{NoVersion, Version};

@@ -35,6 +35,40 @@ pub struct Status {
     pub counters: BTreeMap<String, u64>,
     /// What its disk does that it should not, and since when: a sentence.
     pub disk: Option<String>,
+    /// What has rotted on its disk, and how far the search for more is. `None`: a server of a release that does not tell.
+    pub scrub: Option<ScrubStatus>,
+}
+
+/// What has rotted on a server's disk, and how far the search for more is. Times are in microseconds, UTC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubStatus {
+    /// Bytes a second; 0: it does not search.
+    pub rate: u64,
+    /// When the pass began that is under way, or else the last one; 0: there was none.
+    pub began: i64,
+    /// When a pass was complete last; 0: never.
+    pub ended: i64,
+    /// Bytes to be read until the pass under way is complete; 0: none is.
+    pub left: u64,
+    /// Records that cannot be read at present: the server does not answer for their keys.
+    pub waiting: u64,
+    /// Records that were found damaged since it started, the newest last: 32 at most.
+    pub recent: Vec<DamagedRecord>,
+}
+
+/// A record that could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DamagedRecord {
+    /// In the data folder.
+    pub file: String,
+    /// The record's first byte in it.
+    pub offset: u64,
+    /// Its key, as clients know it; the first 256 bytes of a longer one.
+    pub key: Bytes,
+    /// When that was noticed.
+    pub found: i64,
+    /// When the key could be read again; `None`: not yet.
+    pub healed: Option<i64>,
 }
 
 /// Another server as this one sees it.

@@ -49,6 +49,10 @@ pub struct Config {
     pub max_all_hint_bytes: usize,
     /// Cells of a page when this server is rebuilt from others, at most.
     pub rebuild_page: usize,
+    /// Bytes of sealed segments read through in a second, to find what has rotted; 0: none.
+    pub scrub_rate: u64,
+    /// They are read through once in this time.
+    pub scrub_interval: Duration,
     /// How cells are kept.
     pub cells: StoreOptions,
     /// How hints are kept.
@@ -80,6 +84,9 @@ impl Config {
             max_hint_bytes: 256 << 20,
             max_all_hint_bytes: 1 << 30,
             rebuild_page: 512,
+            // 64 GiB in four and a half hours; a few thousandths of what a disk can read, and less than one piece in 60 ms.
+            scrub_rate: 4 << 20,
+            scrub_interval: Duration::from_secs(24 * 3600),
             cells: StoreOptions { memory: 256 << 20, dead_percent: 50, flaw: None },
             hints: StoreOptions { memory: 16 << 20, dead_percent: 50, flaw: None },
             flaw: None,

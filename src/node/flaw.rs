@@ -64,11 +64,13 @@ pub enum Flaw {
     VoteForWhatWasLost,
     /// A write that some replica has refused was not stored, whatever the others do.
     RefusedThoughStored,
+    /// What rots in a sealed segment stays there until somebody stumbles over it.
+    NoScrub,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 29] = [
+    pub const ALL: [Flaw; 30] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -98,6 +100,7 @@ impl Flaw {
         Flaw::SparedCounts,
         Flaw::VoteForWhatWasLost,
         Flaw::RefusedThoughStored,
+        Flaw::NoScrub,
     ];
 
     /// The name in flags and tables.
@@ -132,6 +135,7 @@ impl Flaw {
             Flaw::SparedCounts => "spared-counts",
             Flaw::VoteForWhatWasLost => "vote-for-what-was-lost",
             Flaw::RefusedThoughStored => "refused-though-stored",
+            Flaw::NoScrub => "no-scrub",
         }
     }
 }

@@ -11,17 +11,21 @@
 //! **Bounds.** At most [`HEALING`] keys are asked for at a time; each again after [`FIRST`], then after twice as long, up to
 //! [`LONGEST`]; all at once when a link comes up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Urgency;
 use super::turn::{Origin, Turn};
 use crate::model::{
-    Cell, Instant, Key, PeerAnswer, PeerReply, PeerRequest, Read, ServerId, Version,
+    Cell, Instant, Key, Now, PeerAnswer, PeerReply, PeerRequest, Read, ServerId, Version,
 };
 
 /// Keys that are asked for at a time.
 const HEALING: usize = 16;
+/// Between two lines of a kind.
+const QUIET: Duration = Duration::from_secs(1);
+/// Findings that are kept for people.
+const RECENT: usize = 32;
 /// Until a key is asked for again.
 const FIRST: Duration = Duration::from_millis(100);
 /// The same after many times in vain.
@@ -37,6 +41,44 @@ pub(super) struct Heal {
     flying: BTreeMap<Key, Instant>,
     /// It was told that there is nobody to ask.
     told_alone: bool,
+    /// What was found last and when, for people; the oldest first.
+    recent: VecDeque<Finding>,
+    /// Lines about what was found, and about what is healed.
+    pub(super) lines: (Lines, Lines),
+}
+
+/// A disk that dies has many records that cannot be read: one line in [`QUIET`] is enough.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl Lines {
+    /// What to put behind a line that may be written now: nothing, or how many were left out.
+    pub(super) fn pass(&mut self, now: Instant) -> Option<String> {
+        if self.last.is_some_and(|last| now - last < QUIET) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(match std::mem::take(&mut self.left_out) {
+            0 => String::new(),
+            count => format!(" ({count} more like this since the last such line)"),
+        })
+    }
+}
+
+/// A record that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// Its key's place.
+    pub(super) key: Key,
+    /// The file, and the byte at which it stood there.
+    pub(super) at: (String, u32),
+    /// By the wall clock, in microseconds.
+    pub(super) found: i64,
+    pub(super) healed: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -59,12 +101,37 @@ pub(super) enum Verdict {
 }
 
 impl Heal {
-    /// What is held of `key`, of this version, cannot be read.
-    pub(super) fn add(&mut self, now: Instant, key: Key, version: Version) {
+    /// What is held of `key`, of this version, cannot be read `at` this byte of that file.
+    pub(super) fn add(&mut self, now: Now, key: Key, version: Version, at: (String, u32)) {
         self.done(&key);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        let finding = Finding { key: key.detached(), at, found: now.wall, healed: None };
+        self.recent.push_back(finding);
+        let now = now.instant;
         let (open, older) = (BTreeSet::new(), BTreeSet::new());
         self.waiting.insert((now, key.clone()));
         self.wanted.insert(key, Wanted { version, at: now, wait: FIRST, open, older });
+    }
+
+    /// It can be read again.
+    pub(super) fn healed(&mut self, now: Now, key: &Key) {
+        self.done(key);
+        let mut open = self.recent.iter_mut().rev().filter(|finding| finding.healed.is_none());
+        if let Some(finding) = open.find(|finding| finding.key == *key) {
+            finding.healed = Some(now.wall);
+        }
+    }
+
+    /// Keys that are wanted.
+    pub(super) fn waiting(&self) -> u64 {
+        self.wanted.len() as u64
+    }
+
+    /// What was found last, the oldest first.
+    pub(super) fn recent(&self) -> impl Iterator<Item = &Finding> {
+        self.recent.iter()
     }
 
     /// It is healed, or wanted no more.

@@ -15,6 +15,7 @@
 //! | `handoff` | cells kept for replicas that were away, and their delivery |
 //! | `repair` | differences between replicas, found and mended without a read |
 //! | `heal` | cells that are held here and cannot be read, fetched from other replicas |
+//! | `scrub` | when sealed segments are read through to find such cells early |
 //! | `membership` | who is alive, in which life; how a server with a new folder comes to vote |
 //! | `rounds` | the first rounds of many writes as one question |
 //! | `health` | what this server's own disk does |
@@ -62,6 +63,7 @@ mod node;
 mod repair;
 mod replica;
 mod rounds;
+mod scrub;
 #[cfg(test)]
 mod stories;
 mod turn;

@@ -15,6 +15,7 @@ use super::membership::join::{Decision, Join};
 use super::membership::{Membership, NO_SESSION, RosterAt, ping, remember};
 use super::repair::{Pair, Repair};
 use super::replica::{Replica, Report, cell_of};
+use super::scrub::Scrub;
 use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
 use super::{Config, Effect, Event, Flaw, Urgency};
 use crate::model::{
@@ -52,6 +53,7 @@ pub struct Node {
     handoff: Handoff,
     repair: Repair,
     heal: Heal,
+    scrub: Scrub,
     out: Outbox,
     /// The log's highest durable position when this process began.
     began_at: u64,
@@ -102,6 +104,7 @@ impl Node {
         // Servers that start together do not compare together.
         let first_round = now.instant + config.repair_interval.mul_f64(fraction(seed));
         let began_at = replica.position();
+        let scrub = Scrub::new(&config, identity.scrub, now.instant);
         let mut node = Node {
             now,
             random: seed,
@@ -115,6 +118,7 @@ impl Node {
             handoff: Handoff::new(hints),
             repair: Repair::new(first_round),
             heal: Heal::default(),
+            scrub,
             out,
             began_at,
             positions_changed: false,
@@ -180,6 +184,7 @@ impl Node {
             self.handoff.next_deadline(),
             self.repair.next_deadline(),
             self.heal.next_deadline(),
+            self.scrub.next_deadline(),
             self.join.as_ref().map(Join::next_deadline),
             self.keeper.next_deadline(),
             self.health.next_deadline(),
@@ -244,6 +249,11 @@ impl Node {
     /// Whether it would count on that server now: it believes it up, and voting.
     pub(crate) fn counts_on(&self, server: ServerId, now: Instant) -> bool {
         super::turn::Roster::alive(&RosterAt { membership: &self.membership, now }, server)
+    }
+
+    /// What was done so often since it started, by the name that it has in the status.
+    pub(crate) fn counted(&self, what: &str) -> u64 {
+        self.out.counters().get(what).copied().unwrap_or(0)
     }
 
     /// What it was told once.
@@ -614,6 +624,7 @@ impl Node {
         turn!(self, |turn| self.handoff.on_time(turn));
         turn!(self, |turn| self.repair.on_time(turn));
         turn!(self, |turn| self.heal.on_time(turn));
+        self.go_on_scrubbing();
         if let Some(quiet) = self.membership.on_time(&self.config, now) {
             for peer in quiet {
                 turn!(self, |turn| ping(turn, peer));

@@ -24,7 +24,8 @@ use crate::model::{
     Refusal, Sender, Version,
 };
 use crate::storage::{
-    Admission, Command, Completion, Lost, News, Place, Store, StoreStats, Ticket, Whereabouts,
+    Admission, Command, Completion, Lost, News, Place, Scrubbed, Store, StoreStats, Ticket,
+    Whereabouts,
 };
 
 /// Reads and pages that wait for room at a time; one beyond it is refused.
@@ -112,6 +113,8 @@ pub(super) enum Report {
     Lost(Lost),
     /// A key that was lost is held again.
     Healed { key: Key },
+    /// A piece of a sealed segment was read through.
+    Scrubbed(Scrubbed),
 }
 
 impl Replica {
@@ -213,6 +216,23 @@ impl Replica {
         self.store.lost().collect()
     }
 
+    /// The segment that is written to.
+    pub(super) fn active(&self) -> u32 {
+        self.store.active()
+    }
+
+    /// Bytes that a scrub still has to read behind the one segment and before the other.
+    pub(super) fn scrub_left(&self, (after, end): (u32, u32)) -> u64 {
+        self.store.scrub_left(after, end)
+    }
+
+    /// Has the next piece read of those segments; [`Report::Scrubbed`] follows. False: there is none.
+    pub(super) fn scrub(&mut self, turn: &mut Turn<'_>, (after, end): (u32, u32)) -> bool {
+        let ordered = self.store.scrub(after, end, &mut self.commands);
+        turn.out.storage(self.commands.drain(..));
+        ordered
+    }
+
     /// A new life begins: this lost key may be forgotten.
     pub(super) fn forget_lost(&mut self, config: &Config, key: &Key) {
         if let Some(version) = self.store.forget_lost(key) {
@@ -287,6 +307,7 @@ impl Replica {
                 None
             }
             News::Loaded { ticket, key, cell } => self.loaded(turn, sender, ticket, &key, cell),
+            News::Scrubbed(scrubbed) => Some(Report::Scrubbed(scrubbed)),
             News::Damaged { ticket, lost } => {
                 match ticket.and_then(|ticket| self.end_load(ticket)) {
                     Some(Load::Read(to)) => {

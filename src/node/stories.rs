@@ -12,6 +12,8 @@
 //! | `run` | messages and disks go on until nothing moves |
 //! | `hold n2` / `release n2` | messages to and from n2 are held back, its links stay up / all come through |
 //! | `stall n2` / `unstall n2` | its disk does nothing / catches up |
+//! | `rot n2 text` | a bit of that text turns in its log |
+//! | `scrub n2` | its sealed segments are read through from its next start on |
 //! | `crash n2` / `restart n2` / `wipe n2` | links break, unsynced bytes are lost / comes back / its disk is empty |
 //! | `advance ms=1000` | time passes, in steps of the nodes' own deadlines |
 //! | `state key` | what every server holds of a key, who votes, and whose disk is not well |
@@ -26,12 +28,14 @@ use goldenscript::{Command, Context, Runner};
 
 use super::{Config, Effect, Event, Node};
 use crate::model::{
-    CallId, ClientRequest, ClientResponse, Content, Failure, FolderId, InspectSource, Instant, Key,
-    Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut, Reached, RequestId, ServerId,
-    Status, Version,
+    CallId, ClientRequest, ClientResponse, Content, DamagedRecord, Failure, FolderId,
+    InspectSource, Instant, Key, Level, Now, PeerAnswer, PeerReply, PeerRequest, PreparedPut,
+    Reached, RequestId, ServerId, Status, Version,
 };
 use crate::ring::Placement;
-use crate::storage::{self, Engine, EngineOptions, MemoryDisk, StoreOptions, SyncPolicy};
+use crate::storage::{
+    self, Disk as _, Engine, EngineOptions, MemoryDisk, StoreOptions, SyncPolicy,
+};
 
 /// Where the wall clock of every server starts.
 const EPOCH: i64 = 0;
@@ -106,6 +110,7 @@ struct Stage {
     copies: BTreeMap<ServerId, MemoryDisk>,
     held: BTreeSet<ServerId>,
     stalled: BTreeSet<ServerId>,
+    scrubs: BTreeSet<ServerId>,
     next_call: u64,
     lives: u64,
     trace: String,
@@ -250,6 +255,21 @@ impl Runner for Stage {
                 let server = self.server(args.next_pos())?;
                 self.actor(server).disk = Some(MemoryDisk::default());
             }
+            "rot" => {
+                let server = self.server(args.next_pos())?;
+                let text = args.next_pos().ok_or("give a text")?.as_bytes();
+                let disk = self.actor(server).engine.as_mut().ok_or("it is down")?.disk_mut();
+                let found = disk.files().into_iter().find_map(|(name, length)| {
+                    let bytes = disk.read(&name, 0, length as usize).ok()?;
+                    let at = bytes.windows(text.len()).position(|window| window == text)?;
+                    name.ends_with(".log").then_some((name, at))
+                });
+                let (name, at) = found.ok_or("it is in no log")?;
+                disk.flip(&name, at, 0);
+            }
+            "scrub" => {
+                self.scrubs.insert(self.server(args.next_pos())?);
+            }
             "restart" => {
                 let server = self.server(args.next_pos())?;
                 self.start(server)?;
@@ -257,8 +277,15 @@ impl Runner for Stage {
             }
             "status" => {
                 let server = self.server(args.next_pos())?;
-                let state = self.status(server).state;
+                let Status { state, scrub, .. } = self.status(server);
                 let _ = writeln!(self.trace, "{server}: {state}");
+                for record in scrub.unwrap_or_default().recent {
+                    let DamagedRecord { file, key, found, healed, .. } = record;
+                    let healed =
+                        healed.map_or("not healed".to_owned(), |at| format!("healed {at}"));
+                    let key = key.escape_ascii();
+                    let _ = writeln!(self.trace, "{file}: {key} damaged {found}, {healed}");
+                }
             }
             "advance" => {
                 let ms: u64 = args.take_key("ms").ok_or("give ms=")?.parse()?;
@@ -344,6 +371,7 @@ impl Stage {
         let mut config = self.config.clone().ok_or("begin with `cluster`")?;
         config.server = server;
         config.first_request = self.lives << 32;
+        config.scrub_rate = if self.scrubs.contains(&server) { config.scrub_rate } else { 0 };
         let (now, seed) = (self.moment(server), self.lives);
         let actor = self.actor(server);
         let disk = actor.disk.take().ok_or("it is running")?;

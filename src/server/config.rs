@@ -59,6 +59,11 @@ pub struct Flags {
         value_parser = units::size)]
     pub segment_size: u64,
 
+    /// How fast sealed segments are read through once a day, to find what has rotted; 0: not at all
+    #[arg(long, value_name = "RATE", env = "CHORD_SCRUB_RATE", default_value = "4MiB/s",
+        value_parser = units::rate)]
+    pub scrub_rate: u64,
+
     /// Vote although not enough peers can be asked for what this server may have lost. The only way to start with
     /// one replica; otherwise acknowledged writes may be lost
     #[arg(long, env = "CHORD_ACCEPT_LOSS")]
@@ -118,6 +123,8 @@ pub struct Config {
     pub memory: u64,
     /// Bytes at which a segment is sealed.
     pub segment_bytes: u32,
+    /// Bytes a second; see [`crate::node::Config::scrub_rate`].
+    pub scrub_rate: u64,
     /// See [`crate::node::Config::accept_loss`].
     pub accept_loss: bool,
     /// What peers must know.
@@ -259,6 +266,7 @@ impl Flags {
             sync: self.sync,
             memory: self.memory,
             segment_bytes: size as u32,
+            scrub_rate: self.scrub_rate,
             accept_loss: self.accept_loss || alone,
             secret: self.secret_file.map(read_secret).transpose()?,
             max_connections: self.max_connections,
@@ -338,6 +346,7 @@ mod tests {
         assert_eq!((config.server, config.listen.as_str()), (ServerId(2), "127.0.0.1:9002"));
         assert_eq!(config.data, PathBuf::from("data/2"));
         assert_eq!((config.sync, config.memory), (SyncPolicy::Always, 256 << 20));
+        assert_eq!(config.scrub_rate, 4 << 20);
         assert_eq!(config.cluster.topology.ranges()[2].start.as_bytes(), b"128");
     }
 
@@ -372,6 +381,7 @@ mod tests {
             ("9000 --cluster c.json --nodes 3", "cannot be used with"),
             ("9000 --listen here", "write host:port"),
             ("9000 --memory 1MB", "like 256MiB"),
+            ("9000 --scrub-rate 4MB", "like 4MiB/s"),
             ("9000 --sync never", "'always', or an interval"),
             ("9000 --segment-size 1KiB", "choose 64KiB to 1GiB"),
             ("9000 --max-connections 0", "at least 1"),

@@ -262,6 +262,7 @@ fn node_config(config: &Config, seed: u64) -> node::Config {
     node.partitioner = cluster.partitioner;
     node.addresses = cluster.servers.iter().cloned().collect();
     node.accept_loss = config.accept_loss;
+    node.scrub_rate = config.scrub_rate;
     // Far from its end, however many requests this life sends.
     node.first_request = seed >> 1;
     node.cells = StoreOptions { memory: config.memory, ..node.cells };
@@ -288,6 +289,7 @@ mod tests {
             sync: SyncPolicy::Always,
             memory: 1 << 20,
             segment_bytes: 1 << 20,
+            scrub_rate: 4 << 20,
             accept_loss: true,
             secret: None,
             max_connections: 10,

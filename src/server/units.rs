@@ -28,6 +28,12 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or(error)
 }
 
+/// Bytes a second: a size, and `/s` behind it or nothing.
+pub(super) fn rate(text: &str) -> Result<u64, UnitError> {
+    let error = UnitError { expected: "a rate like 4MiB/s, 512KiB/s, or 0 for none" };
+    size(text.strip_suffix("/s").unwrap_or(text)).map_err(|_| error)
+}
+
 /// `always`, or an interval: 1ms to 60s.
 pub fn sync_policy(text: &str) -> Result<SyncPolicy, UnitError> {
     let error = UnitError { expected: "'always', or an interval of 1ms to 60s, like 100ms or 1s" };
@@ -56,6 +62,16 @@ mod tests {
         }
         for text in ["", "MiB", "1MB", "1.5MiB", "-1", "99999999999GiB", "1é"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_size_a_second() {
+        for (text, expected) in [("0", 0), ("4MiB/s", 4 << 20), ("512KiB", 512 << 10)] {
+            assert_eq!(rate(text), Ok(expected));
+        }
+        for text in ["", "/s", "4MB/s", "4MiB/m", "4MiB/s/s"] {
+            assert!(rate(text).is_err(), "{text}");
         }
     }
 

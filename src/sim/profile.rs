@@ -184,9 +184,10 @@ impl Profile {
             Flaw::ForgetCeiling | Flaw::ForgetSeen => Profile::Restarts,
             Flaw::OldLifeCounts => Profile::Lives,
             Flaw::VoteEmpty | Flaw::CopyFromOne | Flaw::ScanOneAsksNoOther => Profile::Wipes,
-            Flaw::CutDamage | Flaw::VoteForWhatWasLost | Flaw::RefusedThoughStored => {
-                Profile::Disks
-            }
+            Flaw::CutDamage
+            | Flaw::VoteForWhatWasLost
+            | Flaw::RefusedThoughStored
+            | Flaw::NoScrub => Profile::Disks,
             Flaw::AvailableAsksOne
             | Flaw::AvailableNoWriteBack
             | Flaw::OneNotFoundAtOnce

@@ -77,6 +77,8 @@ summary! {
     flips,
     /// Starts that found damage.
     damage_found,
+    /// Damaged segments that a scrub found, and no start or read before it.
+    scrubbed,
     /// Folders replaced by older copies.
     old_copies,
     /// Of them noticed.

@@ -189,6 +189,8 @@ pub(super) struct World {
     weights: [u64; Fault::ALL.len()],
     /// Servers of whose logs a bit was turned; one at most.
     flipped: BTreeSet<ServerId>,
+    /// Servers read their sealed segments through: half of the clusters in which bits turn.
+    scrubs: bool,
     /// The server whose folder is an older copy, and that copy's number, until it has noticed.
     older: Option<(ServerId, FolderId)>,
     /// Older copies, of the folders that there are.
@@ -284,6 +286,8 @@ impl World {
             summary: Summary { runs: 1, ..Summary::default() },
             weights,
             flipped: BTreeSet::new(),
+            scrubs: options.seed.is_multiple_of(2)
+                && options.profile.faults().contains(&Fault::Flip),
             older: None,
             copies: BTreeMap::new(),
             keeps_copies: weights[Fault::Old as usize] > 0,

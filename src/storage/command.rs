@@ -80,7 +80,7 @@ pub enum Command {
         /// Where it lies.
         place: Place,
     },
-    /// Read the next records of a sealed segment, for compaction.
+    /// Read the next records of a sealed segment, for compaction or the scrub.
     Survey {
         /// Of which log.
         log: Log,
@@ -90,6 +90,9 @@ pub enum Command {
         segment: u32,
         /// Where to go on; 0: at the first record.
         offset: u32,
+        /// A record of which the value alone is damaged fails it, and so does a damaged header; else the one is left out, and the
+        /// other is not looked at.
+        strict: bool,
     },
     /// Delete a sealed segment: nothing in it is wanted any more.
     Remove {

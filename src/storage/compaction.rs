@@ -8,8 +8,9 @@
 //! Where there is no room to move a record, the segment waits; wholly dead ones, which need none, are removed meanwhile, and make
 //! some.
 //!
-//! Where a record is damaged, the others are emptied out one by one, and the segment stays until something as new has been
-//! written in place of what cannot be read.
+//! Segments in which something was found damaged come first, however much of them is alive. Where a record is damaged, the others
+//! are emptied out, one by one where they cannot be read in a row, and the segment stays until something as new has been
+//! written in place of what cannot be read; then it is removed.
 //!
 //! Segments of format 1, of release 0.1, are rewritten in the same way however much of them is alive, but without haste: the
 //! next one once as many bytes have been taken in as it has, so that this takes no more of the disk than writes do.
@@ -48,8 +49,12 @@ impl Store {
         }
         let mut sealed = self.segments.range(..self.active).map(|(number, s)| (*number, *s));
         let is_renewed = |segment: Segment| segment.old && self.taken_in >= u64::from(segment.size);
+        let is_there = |number: &u32| Some((*number, *self.segments.get(number)?));
         let found = match self.log {
             Log::Cells if is_paused => sealed.find(|(_, segment)| segment.live == 0),
+            Log::Cells if !self.rotten.is_empty() => {
+                self.rotten.range(..self.active).find_map(is_there)
+            }
             Log::Cells => {
                 let worth = sealed.clone().find(|(_, segment)| self.is_worth(*segment));
                 worth.or_else(|| sealed.find(|(_, segment)| is_renewed(*segment)))
@@ -94,7 +99,8 @@ impl Store {
     fn survey(&mut self, segment: u32, offset: u32, commands: &mut Vec<Command>) {
         let ticket = self.allot();
         self.compaction = Compaction::Surveying { segment, ticket };
-        commands.push(Command::Survey { log: self.log, ticket, segment, offset });
+        let strict = false;
+        commands.push(Command::Survey { log: self.log, ticket, segment, offset, strict });
     }
 
     pub(super) fn surveyed(
@@ -212,6 +218,7 @@ impl Store {
             commands.push(Command::Remove { log: self.log, segment });
             return;
         }
+        self.rotten.remove(&segment);
         // What is left cannot be read. It counts as wholly alive, so that it is not looked at again before healing has
         // buried what is left.
         if let Some(segment) = self.segments.get_mut(&segment) {

@@ -10,7 +10,7 @@ use super::identity::IdentityError;
 use super::keyfile::{KeyEntry, KeyFileWriter};
 use super::record::{self, Parsed, RecordFormat, Seed, Written};
 use super::recovery::{self, LogError, OpenedLog, Owner, Rules};
-use super::segment::{HEADER, HEADER_ONE, Header, Salts};
+use super::segment::{self, HEADER, HEADER_ONE, Header, Salts};
 use super::{
     AppendError, Command, Completion, Disk, Identity, LoadError, Log, Look, Opened, Place, Record,
     Recovered, StorageFlaw, Ticket,
@@ -317,8 +317,8 @@ impl<D: Disk> Engine<D> {
                     let result = load(&self.disk, log, place, format);
                     completions.push(Completion::Loaded { log, ticket, result });
                 }
-                Command::Survey { log, ticket, segment, offset } => {
-                    let (result, next) = self.survey(log, segment, offset);
+                Command::Survey { log, ticket, segment, offset, strict } => {
+                    let (result, next) = self.survey(log, segment, offset, strict);
                     completions.push(Completion::Surveyed { log, ticket, result, next });
                 }
                 Command::Remove { log, segment } => {
@@ -384,11 +384,15 @@ impl<D: Disk> Engine<D> {
         log: Log,
         segment: u32,
         offset: u32,
+        strict: bool,
     ) -> (Result<Vec<(Place, Record)>, LoadError>, Option<u32>) {
         let file = log.segment_file(segment);
         let Some(format) = self.format(log, segment) else {
             return (Err(LoadError::Damaged), None);
         };
+        if strict && offset == 0 && segment::read_format(&self.disk, log, segment) != Some(format) {
+            return (Err(LoadError::Damaged), None);
+        }
         let first = if format == RecordFormat::One { HEADER_ONE } else { HEADER };
         let mut offset = (offset as usize).max(first);
         let mut want = SURVEY_BYTES;
@@ -409,6 +413,9 @@ impl<D: Disk> Engine<D> {
                     }
                     // Its head says how long it is. Whoever still needs it will miss it.
                     Parsed::DamagedValue(head) if head.length <= bytes.len() - at => {
+                        if strict {
+                            return (Err(LoadError::Damaged), None);
+                        }
                         at += head.length;
                     }
                     Parsed::End if at_end => return (Ok(records), None),

@@ -29,6 +29,21 @@ pub struct Identity {
     pub ceiling: i64,
     /// What is remembered of peers.
     pub peers: BTreeMap<ServerId, Remembered>,
+    /// How far the scrub is. Nothing depends on it but work that would be done again.
+    pub scrub: ScrubMark,
+}
+
+/// How far the scrub of the cells' segments is, by the wall clock in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubMark {
+    /// When the pass began that is under way, or else the last one; 0: there was none.
+    pub began: i64,
+    /// When a pass was complete last; 0: never.
+    pub ended: i64,
+    /// The segments up to here are done.
+    pub done: u32,
+    /// The pass ends before this segment; 0: none is under way.
+    pub end: u32,
 }
 
 /// Why bytes are no identity.
@@ -66,6 +81,9 @@ struct IdentityForm {
     forgetful: bool,
     ceiling: i64,
     peers: Vec<PeerForm>,
+    // Left out before the first pass, as it was before there was any.
+    #[serde(default, skip_serializing_if = "is_unbegun")]
+    scrub: ScrubMark,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,9 +100,12 @@ struct PeerForm {
     before: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_unbegun(mark: &ScrubMark) -> bool {
+    *mark == ScrubMark::default()
 }
 
 impl Identity {
@@ -136,6 +157,7 @@ impl From<&Identity> for IdentityForm {
             forgetful: identity.forgetful,
             ceiling: identity.ceiling,
             peers: identity.peers.iter().map(peer).collect(),
+            scrub: identity.scrub,
         }
     }
 }
@@ -162,6 +184,7 @@ impl From<IdentityForm> for Identity {
             forgetful: form.forgetful,
             ceiling: form.ceiling,
             peers: form.peers.into_iter().map(peer).collect(),
+            scrub: form.scrub,
         }
     }
 }
@@ -189,7 +212,11 @@ mod tests {
             forgetful: false,
             ceiling: i64::MAX,
             peers: BTreeMap::from([(ServerId(1), remembered)]),
+            scrub: ScrubMark::default(),
         };
+        assert!(!String::from_utf8(identity.encode()).unwrap().contains("scrub"), "as before");
+        let scrub = ScrubMark { began: 7, ended: 5, done: 3, end: 9 };
+        let identity = Identity { scrub, ..identity };
         let bytes = identity.encode();
         assert_eq!(Identity::parse(&bytes).unwrap(), identity);
         let changed =

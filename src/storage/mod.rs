@@ -26,7 +26,7 @@
 //! Opening tells a torn tail, which a crash leaves and which is cut, from damage in the middle, which is set aside and
 //! makes the server be rebuilt from its peers. A sealed record whose value alone is damaged is neither: its key and version are
 //! known, so the key is *lost* ([`Store::is_lost`]) until something as new is written, and nothing else is touched. A load that
-//! fails, and compaction, find the same while the server runs. Every record names the position that was durable before it; a bad
+//! fails, compaction and the scrub find the same while the server runs, and the segment is emptied. Every record names the position that was durable before it; a bad
 //! record at or below the highest such position had been synced. What clients store is never taken for a record, whatever
 //! bytes it is made of: each record's checksum holds in its own place alone. What this cannot tell: a flipped bit in the very
 //! last batch looks torn. `recovery.rs` has the order of steps, `record.rs` and `segment.rs` the bytes, and
@@ -47,6 +47,7 @@ mod keyfile;
 mod memory;
 mod record;
 mod recovery;
+mod scrub;
 mod segment;
 mod store;
 #[cfg(test)]
@@ -56,9 +57,10 @@ pub use command::{AppendError, Command, Completion, LoadError, Log, Place, Recor
 pub use disk::Disk;
 pub use engine::{Engine, EngineOptions, OpenError, SyncPolicy};
 pub(crate) use flaw::{StorageFlaw, forgery};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, ScrubMark};
 pub use keydir::{Held, Holding, Keydir, Put};
 pub use memory::MemoryDisk;
+pub use scrub::Scrubbed;
 pub use store::{Admission, Lost, News, Recovered, Store, StoreOptions, StoreStats, Whereabouts};
 
 /// What opening a data folder found.

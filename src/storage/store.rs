@@ -9,7 +9,10 @@ use std::ops::Bound;
 
 use super::compaction::Compaction;
 use super::keydir::{Held, Holding, Keydir, Put};
-use super::{AppendError, Command, Completion, LoadError, Log, Place, Record, StorageFlaw, Ticket};
+use super::scrub::Scrubbing;
+use super::{
+    AppendError, Command, Completion, LoadError, Log, Place, Record, Scrubbed, StorageFlaw, Ticket,
+};
 use crate::model::{Cell, Content, Key, Pending, Version};
 
 /// What a store does with a cell it is given.
@@ -86,6 +89,8 @@ pub enum News {
         /// What was found to be lost by that; `None` if it was known, or something else is held meanwhile.
         lost: Option<Lost>,
     },
+    /// [`Store::scrub`] has read a piece.
+    Scrubbed(Scrubbed),
 }
 
 /// How a store is kept.
@@ -148,6 +153,9 @@ pub struct Store {
     loads: BTreeMap<Ticket, Lost>,
     /// Cells: keys whose held record cannot be read, until something as new is durable.
     lost: BTreeSet<Key>,
+    /// Cells: segments in which something is damaged, until all that can be read has left them.
+    pub(super) rotten: BTreeSet<u32>,
+    pub(super) scrubbing: Option<Scrubbing>,
     next_ticket: u64,
     pub(super) segments: BTreeMap<u32, Segment>,
     /// The segment that is written to.
@@ -196,7 +204,9 @@ impl Store {
             let held = keydir.get(lost.key.as_bytes());
             held.is_some_and(|held| (held.version(), held.place()) == (lost.version, lost.place))
         };
-        let lost = unreadable.into_iter().filter(is_held).map(|lost| lost.key).collect();
+        let lost: Vec<_> = unreadable.into_iter().filter(is_held).collect();
+        let rotten = lost.iter().map(|lost| lost.place.segment).collect();
+        let lost = lost.into_iter().map(|lost| lost.key).collect();
         let segment =
             |(number, size)| (number, Segment { size, live: 0, old: old.contains(&number) });
         let mut segments: BTreeMap<_, _> = segments.into_iter().map(segment).collect();
@@ -216,6 +226,8 @@ impl Store {
             newest: BTreeMap::new(),
             loads: BTreeMap::new(),
             lost,
+            rotten,
+            scrubbing: None,
             next_ticket: 0,
             segments,
             active,
@@ -392,10 +404,12 @@ impl Store {
             }
             Completion::Loaded { ticket, result, .. } => self.loaded(ticket, result, commands),
             Completion::Surveyed { ticket, result, next, .. } => {
-                self.surveyed(ticket, result, next, commands)
+                let scrubbed = self.scrubbed(ticket, &result, next);
+                scrubbed.or_else(|| self.surveyed(ticket, result, next, commands))
             }
             Completion::Removed { segment, .. } => {
                 self.segments.remove(&segment);
+                self.rotten.remove(&segment);
                 self.compactions += 1;
                 self.compaction = Compaction::Idle;
                 self.may_compact = true;
@@ -537,7 +551,12 @@ impl Store {
         }
         let load = self.loads.remove(&ticket)?;
         let Ok(content) = result else {
-            return Some(News::Damaged { ticket: Some(ticket), lost: self.lose(load) });
+            let lost = self.lose(load);
+            if let Some(lost) = lost.as_ref().filter(|_| self.log == Log::Cells) {
+                self.rotten.insert(lost.place.segment);
+                self.may_compact = true;
+            }
+            return Some(News::Damaged { ticket: Some(ticket), lost });
         };
         let Lost { key, version, .. } = load;
         if let Content::Value(value) = &content

@@ -6,6 +6,7 @@ mod full;
 mod images;
 mod lost;
 mod release;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -7,9 +7,9 @@ use chord_gen as wire;
 
 use super::{CallError, Error, FailureCode, RemoteFailure};
 use crate::model::{
-    Cell, ClientRequest, ClientResponse, Content, Epoch, Failure, Incarnation, InspectSource,
-    Invalid, Key, Level, MAX_VALUE_LENGTH, PeerStatus, PreparedPut, Reached, ScanEntry, ServerId,
-    Status, TopologyView, Version, ViewRange, ViewServer,
+    Cell, ClientRequest, ClientResponse, Content, DamagedRecord, Epoch, Failure, Incarnation,
+    InspectSource, Invalid, Key, Level, MAX_VALUE_LENGTH, PeerStatus, PreparedPut, Reached,
+    ScanEntry, ScrubStatus, ServerId, Status, TopologyView, Version, ViewRange, ViewServer,
 };
 
 /// Entries a client may ask for at once.
@@ -461,6 +461,43 @@ pub(super) fn status_answer(status: &Status) -> wire::StatusResponse {
         memory_budget: status.memory_budget as i64,
         counters: status.counters.iter().map(|(name, n)| (name.clone(), *n as i64)).collect(),
         disk: status.disk.clone(),
+        scrub: status.scrub.as_ref().map(scrub_out),
+    }
+}
+
+fn scrub_out(scrub: &ScrubStatus) -> wire::ScrubStatus {
+    let record = |record: &DamagedRecord| wire::DamagedRecord {
+        file: record.file.clone(),
+        offset: record.offset as i64,
+        key: record.key.to_vec(),
+        found: record.found,
+        healed: record.healed,
+    };
+    wire::ScrubStatus {
+        rate: scrub.rate as i64,
+        began: Some(scrub.began).filter(|began| *began != 0),
+        ended: Some(scrub.ended).filter(|ended| *ended != 0),
+        bytes_left: scrub.left as i64,
+        waiting: scrub.waiting as i64,
+        recent: scrub.recent.iter().map(record).collect(),
+    }
+}
+
+fn scrub_in(scrub: wire::ScrubStatus) -> ScrubStatus {
+    let record = |record: wire::DamagedRecord| DamagedRecord {
+        file: record.file,
+        offset: record.offset as u64,
+        key: record.key.into(),
+        found: record.found,
+        healed: record.healed,
+    };
+    ScrubStatus {
+        rate: scrub.rate as u64,
+        began: scrub.began.unwrap_or(0),
+        ended: scrub.ended.unwrap_or(0),
+        left: scrub.bytes_left as u64,
+        waiting: scrub.waiting as u64,
+        recent: scrub.recent.into_iter().map(record).collect(),
     }
 }
 
@@ -490,6 +527,7 @@ pub(super) fn status_reply(answer: wire::StatusResponse) -> Result<ClientRespons
         memory_budget: answer.memory_budget as u64,
         counters: answer.counters.into_iter().map(|(name, n)| (name, n as u64)).collect(),
         disk: answer.disk,
+        scrub: answer.scrub.map(scrub_in),
     })))
 }
 

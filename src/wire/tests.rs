@@ -5,13 +5,13 @@ use proptest::prelude::*;
 
 use super::codec::{decode_any_call, decode_any_reply, encode_any_answer, encode_any_call};
 use super::*;
-use crate::model::Reached;
 use crate::model::{
     Cell, ClientRequest, ClientResponse, Content, DiskState, Epoch, Failure, FolderId, Hello,
     Incarnation, InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply,
     PeerRequest, PeerStatus, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender, ServerId,
     Status, TopologyView, Version, ViewRange, ViewServer,
 };
+use crate::model::{DamagedRecord, Reached, ScrubStatus};
 
 fn key() -> impl Strategy<Value = Key> {
     proptest::collection::vec(any::<u8>(), 1..20).prop_map(Key::bound)
@@ -246,6 +246,20 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         keys: u64::MAX,
         counters: [("reads_ok".to_owned(), 9)].into(),
         disk: Some("its disk is full".to_owned()),
+        scrub: Some(ScrubStatus {
+            rate: 4 << 20,
+            began: 7,
+            left: 5,
+            waiting: 1,
+            recent: vec![DamagedRecord {
+                file: "cells/0000000001.log".to_owned(),
+                offset: 62,
+                key: "k".into(),
+                found: 8,
+                healed: Some(9),
+            }],
+            ..ScrubStatus::default()
+        }),
         ..Status::default()
     };
     let view = TopologyView {

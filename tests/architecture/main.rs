@@ -106,7 +106,8 @@ const RULES: &[Rule] = &[
 ];
 
 /// Parts of the node that must not know each other.
-const PARTS: &[&str] = &["coordinator", "handoff", "repair", "membership", "replica", "heal"];
+const PARTS: &[&str] =
+    &["coordinator", "handoff", "repair", "membership", "replica", "heal", "scrub"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

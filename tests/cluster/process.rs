@@ -116,6 +116,11 @@ impl Cluster {
         Cluster { folder, ports, http, servers: (0..shape.nodes).map(|_| None).collect(), flags }
     }
 
+    /// Servers that start from now on have these flags.
+    pub(crate) fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().copied().map(str::to_owned).collect();
+    }
+
     pub(crate) fn data(&self, server: usize) -> PathBuf {
         self.folder.path().join(format!("data-{server}"))
     }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use chord::model::{ClientResponse, Level};
+use chord::model::{ClientResponse, DamagedRecord, Level};
 use chord::wire::FailureCode;
 
 use crate::process::{Cluster, text, wait_until};
@@ -201,4 +201,53 @@ fn sigterm_stops_in_order_and_loses_nothing() {
     assert_eq!(cluster.terminate(0), Some(0));
     cluster.restart(0);
     assert!(cluster.contents(0).iter().any(|(key, _, _)| key == "010"));
+}
+
+/// A byte of a sealed segment rots while its server is down. The server keeps its life and its vote; its scrub finds the record,
+/// has it from another replica, empties the segment, and the inspector tells.
+#[test]
+fn a_rotten_record_is_found_by_the_scrub_and_healed() {
+    let flags = ["--segment-size", "64KiB", "--scrub-rate"];
+    let with = |rate| [flags.as_slice(), &[rate]].concat();
+    let mut cluster = Cluster::start(&["", "064", "128"], &with("0"));
+    let value = |i: usize| format!("value-{i:03}-{}", "x".repeat(1000));
+    let lines: String = (0..200).map(|i| format!("put {i:03} {}\n", value(i))).collect();
+    assert_eq!(cluster.client_with(&["--quiet"], &lines).status.code(), Some(0));
+    cluster.wait_equal();
+    let before = cluster.status(2);
+    assert_eq!(cluster.terminate(2), Some(0));
+
+    let segment = cluster.data(2).join("cells/0000000001.log");
+    assert!(segment.with_extension("keys").exists(), "the start has no need to read the segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"value-").unwrap();
+    let key = String::from_utf8(bytes[at + 6..at + 9].to_vec()).unwrap();
+    bytes[at + 500] ^= 4;
+    std::fs::write(&segment, bytes).unwrap();
+    let data = cluster.data(2).display().to_string();
+    let at_rest = cluster.inspector(&["--folder", &data, "--verify", "--limit", "0"]);
+    let told = text(&at_rest.stdout);
+    assert_eq!(at_rest.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("damaged: the record of {key}")), "{told}");
+
+    cluster.set_flags(&with("64MiB/s"));
+    cluster.restart(2);
+    cluster.wait_for(2, "has healed the record", |status| {
+        let scrub = status.scrub.clone().unwrap();
+        let healed = |record: &DamagedRecord| record.key == key && record.healed.is_some();
+        scrub.ended > 0 && scrub.waiting == 0 && scrub.recent.iter().any(healed)
+    });
+    wait_until("the segment is gone", || match segment.exists() {
+        true => Err("it is there".to_owned()),
+        false => Ok(()),
+    });
+    let after = cluster.status(2);
+    assert!(after.voting && after.incarnation == before.incarnation, "{}", after.state);
+    assert_eq!(after.counters.get("segments_damaged"), Some(&1));
+    cluster.wait_equal();
+    let told = text(&cluster.inspector(&["--summary"]).stdout);
+    let line = "cells/0000000001.log, byte ";
+    assert!(told.contains(line) && told.contains(", healed "), "{told}");
+    let number: usize = key.parse().unwrap();
+    assert_eq!(cluster.get(2, &key, Level::One).unwrap(), Some(value(number)));
 }

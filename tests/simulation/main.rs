@@ -73,17 +73,21 @@ fn two_thousand_clusters_without_a_violation() {
         (Profile::Cuts, 250),
         (Profile::Clocks, 150),
         (Profile::Wipes, 150),
-        (Profile::Disks, 400),
+        (Profile::Disks, 200),
         (Profile::Pauses, 100),
         (Profile::Calm, 100),
         (Profile::Outages, 100),
         (Profile::Hangs, 50),
     ];
     let (mut total, mut shapes) = (Summary::default(), Vec::new());
-    for (profile, seeds) in shares {
-        let of_profile = search(seeds, options(profile), |_| true);
+    // What rots is found by a scrub before anyone else in few of all clusters, so there are some in which nothing else goes wrong.
+    let rot =
+        Options { only: Some(Fault::Flip), activity: Activity::Many, ..options(Profile::Disks) };
+    let shares = shares.map(|(profile, seeds)| (options(profile), seeds));
+    for (of, seeds) in shares.into_iter().chain([(rot, 200)]) {
+        let of_profile = search(seeds, of, |_| true);
         if let Some((seed, text)) = of_profile.found {
-            panic!("profile {}, seed {seed}, {text}", profile.name());
+            panic!("profile {}, seed {seed}, {text}", of.profile.name());
         }
         total.add(&of_profile.summary);
         shapes.extend(of_profile.shapes);
@@ -110,7 +114,7 @@ fn every_rule_left_out_is_caught() {
     for flaw in Flaw::ALL {
         let (profile, fixed) = (Profile::for_flaw(flaw), Fixed::for_flaw(flaw));
         let names = match flaw {
-            Flaw::StrangersStaySilent => ["settled"].as_slice(),
+            Flaw::StrangersStaySilent | Flaw::NoScrub => ["settled"].as_slice(),
             Flaw::ScanOneAsksNoOther => &["available"],
             Flaw::DiskStaysUnnamed => &["named"],
             // That a server without its rules cannot be used at the end does not count.
@@ -130,7 +134,9 @@ fn every_rule_left_out_is_caught() {
         let counts = |text: &str| names.contains(&name(text).as_str());
         // Rare as they are: a turned bit is to be met before something newer is written, and two writers are to meet.
         let (only, activity) = match flaw {
-            Flaw::CutDamage | Flaw::VoteForWhatWasLost => (Some(Fault::Flip), Activity::Many),
+            Flaw::CutDamage | Flaw::VoteForWhatWasLost | Flaw::NoScrub => {
+                (Some(Fault::Flip), Activity::Many)
+            }
             Flaw::ClockFromBefore => (None, Activity::Hot),
             _ => (None, Activity::Any),
         };

@@ -78,13 +78,19 @@ impl Disk for ReadOnly {
     }
 }
 
+/// Damaged records that are told one by one.
+const TOLD: usize = 100;
+
 /// Shows a folder. 0: it is sound, or torn as a crash leaves it; 1: damaged.
-pub(crate) fn show(folder: &Path, as_json: bool, limit: u64) -> io::Result<u8> {
+pub(crate) fn show(folder: &Path, as_json: bool, limit: u64, verify: bool) -> io::Result<u8> {
     let disk = ReadOnly { folder: folder.to_owned() };
-    let found = look(&disk).map_err(io::Error::other)?;
+    let mut found = look(&disk).map_err(io::Error::other)?;
     if found.identity.is_none() && found.cells.segments.is_empty() {
         let what = format!("{} is no data folder of a Chord server", folder.display());
         return Err(io::Error::other(what));
+    }
+    if verify {
+        found.remarks.extend(unreadable(&disk, &found));
     }
     let damaged = found.remarks.iter().any(|remark| remark.contains("damaged"));
     let mut hints: BTreeMap<ServerId, u64> = BTreeMap::new();
@@ -100,6 +106,27 @@ pub(crate) fn show(folder: &Path, as_json: bool, limit: u64) -> io::Result<u8> {
         in_text(&disk, &found, &hints, limit)?;
     }
     Ok(u8::from(damaged))
+}
+
+/// What cannot be read of all that the newest records should hold.
+fn unreadable(disk: &ReadOnly, found: &Look) -> Vec<String> {
+    let (mut remarks, mut more) = (Vec::new(), 0);
+    for held in found.cells.keydir.iter() {
+        let Err(error) = value(disk, held) else { continue };
+        if remarks.len() == TOLD {
+            more += 1;
+            continue;
+        }
+        let (key, place) = (text(held.key()), held.place());
+        remarks.push(format!(
+            "damaged: the record of {key}, at byte {} of segment {}: {error}",
+            place.offset, place.segment
+        ));
+    }
+    if more > 0 {
+        remarks.push(format!("damaged: {more} more records"));
+    }
+    remarks
 }
 
 /// A cell's value, as far as it can be read.

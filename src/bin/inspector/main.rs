@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chord::client::show::{json_text, standing, status_json, text, time};
+use chord::client::show::{json_text, scrub_lines, standing, status_json, text, time};
 use chord::client::{Client, Error, Options, Routing, Safety};
 use chord::model::{
     Cell, ClientRequest, ClientResponse, InspectSource, Key, ServerId, Status, TopologyView,
@@ -32,6 +32,7 @@ Examples:
   chord-inspector                       the cluster of ./server.sh
   chord-inspector --json --limit 10
   chord-inspector --folder data/2       a data folder at rest; nothing is ever written to it
+  chord-inspector --folder data/2 --verify   the same, every value read
 
 A write in progress may show as a difference for a moment. A key's replicas are marked: = holds the newest,
 OLDER, MISSING, ? does not answer; servers that are no replicas have no mark.
@@ -69,12 +70,15 @@ struct Flags {
     /// Look at a data folder at rest instead.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["only", "hints"])]
     folder: Option<PathBuf>,
+    /// Read every value of that folder, and name the records that are damaged.
+    #[arg(long, requires = "folder")]
+    verify: bool,
 }
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let result = match &flags.folder {
-        Some(path) => folder::show(path, flags.json, flags.limit),
+        Some(path) => folder::show(path, flags.json, flags.limit, flags.verify),
         None => inspect(&flags),
     };
     match result {
@@ -315,6 +319,9 @@ impl<'a> Report<'a> {
                     status.memory_bytes,
                     status.memory_budget
                 )?;
+                for line in scrub_lines(&status) {
+                    writeln!(out, "  {line}")?;
+                }
                 for peer in status.peers.iter().filter(|peer| !peer.alive) {
                     writeln!(out, "  believes server {} down", peer.server)?;
                 }

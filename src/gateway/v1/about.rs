@@ -13,7 +13,8 @@ use super::super::{Shared, State};
 use super::OPENAPI;
 use super::keys::unexpected;
 use super::ranges::put_bytes;
-use crate::model::{ClientRequest, ClientResponse, PeerStatus, Status};
+use crate::client::show::time;
+use crate::model::{ClientRequest, ClientResponse, DamagedRecord, PeerStatus, ScrubStatus, Status};
 
 /// For the server's own answer.
 const OWN: Duration = Duration::from_secs(1);
@@ -75,8 +76,30 @@ pub(super) async fn status(Extract(shared): State) -> Result<Json<Value>, Proble
         "memory_budget": status.memory_budget,
         "counters": status.counters,
         "disk": status.disk,
+        "scrub": status.scrub.as_ref().map(scrub),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
     })))
+}
+
+fn scrub(scrub: &ScrubStatus) -> Value {
+    let record = |record: &DamagedRecord| {
+        let mut object = serde_json::Map::new();
+        put_bytes(&mut object, "key", &record.key);
+        object.insert("file".to_owned(), json!(record.file));
+        object.insert("offset".to_owned(), json!(record.offset));
+        object.insert("found".to_owned(), json!(time(record.found)));
+        object.insert("healed".to_owned(), json!(record.healed.map(time)));
+        Value::Object(object)
+    };
+    let at = |micros: i64| (micros != 0).then(|| time(micros));
+    json!({
+        "rate": scrub.rate,
+        "began": at(scrub.began),
+        "ended": at(scrub.ended),
+        "bytes_left": scrub.left,
+        "waiting": scrub.waiting,
+        "recent": scrub.recent.iter().map(record).collect::<Vec<_>>(),
+    })
 }
 
 /// `GET /v1/topology`.

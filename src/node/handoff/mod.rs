@@ -360,6 +360,8 @@ impl Handoff {
                     send(turn, target, &place, cell);
                 }
             }
+            // What hints rot costs a comparison, so they are not scrubbed.
+            Some(News::Scrubbed(_)) => {}
             Some(News::Damaged { ticket, lost }) => {
                 turn.out.count("hints_damaged");
                 let text = "a hint could not be read back; its range will be compared instead";

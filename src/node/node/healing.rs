@@ -6,7 +6,7 @@ use super::{
 };
 use crate::model::Cell;
 use crate::node::heal::Verdict;
-use crate::storage::{Log, Lost};
+use crate::storage::{Log, Lost, Scrubbed};
 
 impl Node {
     /// What recovery could not read is fetched from the start on.
@@ -26,21 +26,63 @@ impl Node {
             Report::Lost(Lost { key, version, place }) => {
                 self.out.count("records_damaged");
                 let file = Log::Cells.segment_file(place.segment);
-                let text = format!(
-                    "{file}: the record at byte {} is damaged; its key is not answered for until it has been fetched from \
-                     another replica, or written anew",
-                    place.offset
-                );
-                self.out.notice(Urgency::Error, text);
-                self.heal.add(self.now.instant, key, version);
+                if let Some(more) = self.heal.lines.0.pass(self.now.instant) {
+                    let text = format!(
+                        "{file}: the record at byte {} is damaged; its key is not answered for until it has been fetched \
+                         from another replica, or written anew{more}",
+                        place.offset
+                    );
+                    self.out.notice(Urgency::Error, text);
+                }
+                self.heal.add(self.now, key, version, (file, place.offset));
             }
+            Report::Scrubbed(scrubbed) => self.on_scrubbed(scrubbed),
             Report::Healed { key } => {
-                self.heal.done(&key);
+                self.heal.healed(self.now, &key);
                 self.out.count("records_healed");
-                let text = "a damaged record was replaced by a good one".to_owned();
-                self.out.notice(Urgency::Info, text);
+                if let Some(more) = self.heal.lines.1.pass(self.now.instant) {
+                    let text = format!("a damaged record was replaced by a good one{more}");
+                    self.out.notice(Urgency::Info, text);
+                }
             }
         }
+    }
+
+    /// Has the next piece read through, if it is time.
+    pub(super) fn go_on_scrubbing(&mut self) {
+        // What a server lacks that is being rebuilt comes first.
+        let is_busy = self.replica.in_hand() > 0 || self.join.is_some();
+        let active = self.replica.active();
+        let Some(segments) = self.scrub.wants(&self.config, self.now, is_busy, active) else {
+            return;
+        };
+        let roster = RosterAt { membership: &self.membership, now: self.now.instant };
+        let (now, config, clock, out) = (self.now, &self.config, &mut self.clock, &mut self.out);
+        let turn = &mut Turn { now, config, roster: &roster, clock, life: None, out };
+        if !self.replica.scrub(turn, segments) && self.scrub.on_end(now) {
+            self.note_scrub();
+        }
+    }
+
+    fn on_scrubbed(&mut self, scrubbed: Scrubbed) {
+        self.scrub.on_scrubbed(&self.config, self.now.instant, scrubbed);
+        if scrubbed.damaged {
+            self.out.count("segments_damaged");
+            let file = Log::Cells.segment_file(scrubbed.segment);
+            let text = format!(
+                "{file} is damaged, the scrub has found; what can be read of it is written anew, and the file removed"
+            );
+            self.out.notice(Urgency::Error, text);
+        }
+        if scrubbed.is_done {
+            self.note_scrub();
+        }
+    }
+
+    /// It is saved with what else has changed, or a little later.
+    fn note_scrub(&mut self) {
+        self.keeper.identity.scrub = self.scrub.mark();
+        self.positions_changed = true;
     }
 
     pub(super) fn on_heal_reply(&mut self, from: ServerId, key: &Key, reply: PeerReply) {

@@ -1,7 +1,21 @@
 //! What the node tells people and tools of itself.
 
+use bytes::Bytes;
+
 use super::{Node, RosterAt};
-use crate::model::{DiskState, PeerStatus, ServerId, Status, TopologyView, ViewRange, ViewServer};
+use crate::model::{
+    DamagedRecord, DiskState, Key, PeerStatus, ScrubStatus, ServerId, Status, TopologyView,
+    ViewRange, ViewServer,
+};
+use crate::node::heal::Finding;
+
+/// Bytes of a key that are shown of a damaged record.
+const SHOWN: usize = 256;
+
+fn shortened(key: &Key) -> Bytes {
+    let bytes = key.to_bytes();
+    bytes.slice(..SHOWN.min(bytes.len()))
+}
 
 impl Node {
     /// What it believes of that server's disk.
@@ -47,6 +61,26 @@ impl Node {
             memory_budget: self.config.cells.memory,
             counters,
             disk: self.describe_disk(),
+            scrub: Some(self.scrub_status()),
+        }
+    }
+
+    fn scrub_status(&self) -> ScrubStatus {
+        let mark = self.scrub.mark();
+        let finding = |finding: &Finding| DamagedRecord {
+            file: finding.at.0.clone(),
+            offset: finding.at.1.into(),
+            key: shortened(&self.config.partitioner.key(&finding.key)),
+            found: finding.found,
+            healed: finding.healed,
+        };
+        ScrubStatus {
+            rate: self.config.scrub_rate,
+            began: mark.began,
+            ended: mark.ended,
+            left: self.replica.scrub_left((mark.done, mark.end)),
+            waiting: self.heal.waiting(),
+            recent: self.heal.recent().map(finding).collect(),
         }
     }
 

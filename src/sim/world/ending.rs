@@ -11,6 +11,7 @@ use crate::sim::Report;
 use crate::sim::history::{Kind, Operation, Outcome, final_entry};
 use crate::sim::invariants::{Evidence, check, check_settled};
 use crate::sim::workload::value_of;
+use crate::storage::{Command, Completion, Engine, Log, MemoryDisk, Ticket};
 
 impl World {
     /// Asks a server something and waits for the answer.
@@ -160,6 +161,13 @@ impl World {
             if let Some(peer) = peers.iter().find(|peer| peer.hints > 0) {
                 return Err(format!("server {server} keeps hints for {}", peer.server));
             }
+            let waiting = status.scrub.as_ref().map_or(0, |scrub| scrub.waiting);
+            if waiting > 0 {
+                return Err(format!("server {server} cannot read {waiting} records"));
+            }
+            if let Some(file) = self.rotten(*server) {
+                return Err(format!("server {server} keeps {file}, in which something has rotted"));
+            }
             let marks = self.servers[server].node.as_ref().map(Node::marks).unwrap_or_default();
             if let Some((target, start, _)) = marks.first() {
                 return Err(format!("server {server} keeps a mark for {target}, range '{start}'"));
@@ -184,6 +192,25 @@ impl World {
         }
         let differed = |status: &Status| status.counters.get("digests_differed").copied();
         Ok(statuses.values().filter_map(differed).sum())
+    }
+
+    /// A sealed segment of this server that is damaged, where servers look for such.
+    fn rotten(&mut self, server: ServerId) -> Option<String> {
+        if !self.scrubs {
+            return None;
+        }
+        let engine = self.servers.get_mut(&server)?.engine.as_mut()?;
+        let files = engine.disk_mut().files().into_iter().map(|(name, _)| name);
+        let number =
+            |name: String| name.strip_prefix("cells/")?.strip_suffix(".log")?.parse::<u32>().ok();
+        let mut segments: Vec<_> = files.filter_map(number).collect();
+        segments.sort_unstable();
+        // The last one is written to.
+        segments.pop();
+        segments
+            .into_iter()
+            .find(|segment| !is_sound(engine, *segment))
+            .map(|segment| Log::Cells.segment_file(segment))
     }
 
     /// Now that all is well, a write must succeed.
@@ -290,6 +317,7 @@ impl World {
             summary.hints_delivered += count("hints_delivered");
             summary.written_back += count("reads_written_back");
             summary.repaired += count("cells_repaired");
+            summary.scrubbed += count("segments_damaged");
         }
         let mut violations = self.broken.clone();
         violations.append(&mut self.unsettled);
@@ -334,6 +362,20 @@ impl World {
             hints: &self.hints,
             in_hand,
             summary: &self.summary,
+        }
+    }
+}
+
+fn is_sound(engine: &mut Engine<MemoryDisk>, segment: u32) -> bool {
+    let (log, ticket, strict, mut offset) = (Log::Cells, Ticket(0), true, 0);
+    loop {
+        let mut completions = Vec::new();
+        engine
+            .execute([Command::Survey { log, ticket, segment, offset, strict }], &mut completions);
+        match completions.pop() {
+            Some(Completion::Surveyed { result: Ok(_), next: Some(next), .. }) => offset = next,
+            Some(Completion::Surveyed { result, .. }) => return result.is_ok(),
+            _ => return false,
         }
     }
 }

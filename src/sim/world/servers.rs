@@ -50,6 +50,10 @@ impl World {
         // So that a rebuild of few keys is one of several pages.
         config.rebuild_page = 2;
         config.repair_interval = Duration::from_secs(1);
+        // A segment in some 15 ms, all of them again and again.
+        let scrubs = self.scrubs && self.options.flaw != Some(Flaw::NoScrub);
+        config.scrub_rate = if scrubs { 100_000 } else { 0 };
+        config.scrub_interval = Duration::from_secs(1);
         config.cells = StoreOptions { memory: 200, dead_percent: 50, flaw: storage };
         config.max_loading = 60;
         config.hints = StoreOptions { memory: 200, dead_percent: 50, flaw: None };
@@ -162,7 +166,8 @@ impl World {
         if self.sync_failed == Some(id) {
             self.sync_failed = None;
         }
-        server.node = None;
+        let node = server.node.take();
+        self.summary.scrubbed += node.map_or(0, |node| node.counted("segments_damaged"));
         self.weather += 1;
         let life = server.life;
         let Some(mut engine) = server.engine.take() else { return };
@@ -483,7 +488,7 @@ fn hint_key(key: &Key) -> Option<(ServerId, Key)> {
 
 /// Turns a bit of a sealed segment, or of a key file. What the last segment holds could pass for torn by the crash,
 /// and that is the limit of what can be noticed.
-fn flip(disk: &mut MemoryDisk, mut random: impl FnMut(u64) -> u64) -> bool {
+pub(super) fn flip(disk: &mut MemoryDisk, mut random: impl FnMut(u64) -> u64) -> bool {
     let files: Vec<_> = disk
         .files()
         .into_iter()

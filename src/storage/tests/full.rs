@@ -82,7 +82,7 @@ fn crashes_on_a_full_disk_lose_nothing_acknowledged_and_bring_nothing_refused_to
                             refusals += 1;
                             refused.insert(version);
                         }
-                        News::Loaded { .. } | News::Damaged { .. } => {}
+                        News::Loaded { .. } | News::Damaged { .. } | News::Scrubbed(_) => {}
                     }
                 }
                 if folder.broken {
