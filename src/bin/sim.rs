@@ -39,13 +39,13 @@ struct Flags {
     #[arg(long, requires = "seed", value_name = "FILE")]
     history: Option<std::path::PathBuf>,
     /// How much goes wrong, and what: mixed, calm, crashes, cuts, clocks, wipes, disks, pauses, lives, restarts,
-    /// outages or hangs.
+    /// outages, hangs or years.
     #[arg(long)]
     profile: Option<Profile>,
     /// What clients do: any, hot, many, deletes, scans, one or available.
     #[arg(long, default_value = "any")]
     workload: Activity,
-    /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip, old or hang.
+    /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip, old, hang or years.
     #[arg(long, value_name = "FAULT")]
     only: Option<Fault>,
     /// Servers, 1 to 9; what of the shape is not given here is drawn by the seed.

@@ -66,11 +66,15 @@ pub enum Flaw {
     RefusedThoughStored,
     /// What rots in a sealed segment stays there until somebody stumbles over it.
     NoScrub,
+    /// A coordinator refuses a version that is far ahead of its own wall clock, and asks nobody.
+    RefuseByOwnClock,
+    /// After a restart a server vouches only for versions that its log holds, not for all that it may have issued.
+    IssuerVouchesBySeen,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 30] = [
+    pub const ALL: [Flaw; 32] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -101,6 +105,8 @@ impl Flaw {
         Flaw::VoteForWhatWasLost,
         Flaw::RefusedThoughStored,
         Flaw::NoScrub,
+        Flaw::RefuseByOwnClock,
+        Flaw::IssuerVouchesBySeen,
     ];
 
     /// The name in flags and tables.
@@ -136,6 +142,8 @@ impl Flaw {
             Flaw::VoteForWhatWasLost => "vote-for-what-was-lost",
             Flaw::RefusedThoughStored => "refused-though-stored",
             Flaw::NoScrub => "no-scrub",
+            Flaw::RefuseByOwnClock => "refuse-by-own-clock",
+            Flaw::IssuerVouchesBySeen => "issuer-vouches-by-seen",
         }
     }
 }

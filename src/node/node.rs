@@ -19,9 +19,9 @@ use super::scrub::Scrub;
 use super::turn::{Internal, Origin, Outbox, ReplyTo, Turn};
 use super::{Config, Effect, Event, Flaw, Urgency};
 use crate::model::{
-    CallId, ClientRequest, ClientResponse, Failure, FolderId, Hello, HybridClock, InspectSource,
-    Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply, PeerRequest, RequestId,
-    ServerId,
+    CallId, ClientRequest, ClientResponse, FAR_FUTURE, Failure, FolderId, Hello, HybridClock,
+    InspectSource, Instant, Invalid, Join as JoinRequest, Key, Now, PeerAnswer, PeerReply,
+    PeerRequest, RequestId, ServerId,
 };
 use crate::storage::{Completion, Log, Opened, Store};
 
@@ -91,6 +91,11 @@ impl Node {
         } else {
             identity.ceiling
         });
+        if config.flaw != Some(Flaw::IssuerVouchesBySeen) {
+            // What it has issued may be in no log. It vouches for all up to its ceiling, and no more, for it vouches for what is at
+            // most that far ahead of what it has seen; and nobody's clock is hurried on to the ceiling.
+            clock.absorb(identity.ceiling.saturating_sub(FAR_FUTURE.as_micros() as i64));
+        }
         let mut out = Outbox::new(config.server, config.first_request);
         let cells = Store::new(Log::Cells, config.cells, cells);
         let hints = Store::new(Log::Hints, config.hints, hints);

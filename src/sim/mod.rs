@@ -12,7 +12,8 @@
 //! are cut off from each other, in one direction or both, one by one or in halves. They crash, losing whatever was not
 //! synced, in any part and torn in the middle, and come back; one at a time may come back with an empty disk, with a bit
 //! of its log turned, or with an older copy of its folder. They stand still for seconds with messages in hand. Disks are
-//! full for a while; a sync fails, and its server stops. Clocks differ by seconds and jump. Coordinators die with calls
+//! full for a while; a sync fails, and its server stops. Clocks differ by seconds and jump, one at a time by up to fifty
+//! years. Coordinators die with calls
 //! in hand.
 //!
 //! # What must hold

@@ -27,11 +27,13 @@ pub enum Fault {
     Old,
     /// A disk carries out nothing for longer than any time-out, and then all that was asked of it.
     Hang,
+    /// A wall clock is years off, one server's at a time, or is right again.
+    Years,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 10] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Crash,
         Fault::Cut,
         Fault::Jump,
@@ -42,6 +44,7 @@ impl Fault {
         Fault::Flip,
         Fault::Old,
         Fault::Hang,
+        Fault::Years,
     ];
 
     /// The name in flags.
@@ -57,6 +60,7 @@ impl Fault {
             Fault::Flip => "flip",
             Fault::Old => "old",
             Fault::Hang => "hang",
+            Fault::Years => "years",
         }
     }
 }
@@ -97,6 +101,8 @@ pub enum Profile {
     Outages,
     /// Disks that hang, while messages are in time.
     Hangs,
+    /// One server's clock is off by anything up to fifty years, and servers restart with it.
+    Years,
 }
 
 /// The numbers of a profile. Rates are in a thousand.
@@ -116,6 +122,8 @@ pub(super) struct Numbers {
     pub(super) late: u64,
     /// The same of stores alone: tenths of seconds, while all else is in time.
     pub(super) late_stores: u64,
+    /// Milliseconds for which a client keeps a ticket before it writes under it, at most.
+    pub(super) keeps: u64,
     /// Clocks are wrong by at most that many seconds.
     pub(super) skew: u64,
     /// Milliseconds until a server that died is back, at most.
@@ -124,7 +132,7 @@ pub(super) struct Numbers {
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Profile; 12] = [
+    pub const ALL: [Profile; 13] = [
         Profile::Mixed,
         Profile::Calm,
         Profile::Crashes,
@@ -137,6 +145,7 @@ impl Profile {
         Profile::Restarts,
         Profile::Outages,
         Profile::Hangs,
+        Profile::Years,
     ];
 
     /// The name in flags and replays.
@@ -154,6 +163,7 @@ impl Profile {
             Profile::Restarts => "restarts",
             Profile::Outages => "outages",
             Profile::Hangs => "hangs",
+            Profile::Years => "years",
         }
     }
 
@@ -193,21 +203,23 @@ impl Profile {
             | Flaw::OneNotFoundAtOnce
             | Flaw::OneForgetsWrites => Profile::Outages,
             Flaw::DiskStaysUnnamed | Flaw::SparedCounts => Profile::Hangs,
+            Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen => Profile::Years,
         }
     }
 
     pub(super) fn numbers(self) -> Numbers {
-        // Crash, cut, jump, pause, full, sync, wipe, flip, old, hang.
+        // Crash, cut, jump, pause, full, sync, wipe, flip, old, hang, years.
         let mixed = Numbers {
             clients: 4,
             keys: 2,
             operations: 60,
             fault_every: 300,
-            weights: [350, 400, 100, 60, 30, 20, 20, 10, 10, 10],
+            weights: [350, 400, 100, 60, 30, 20, 20, 10, 10, 10, 0],
             lost: 15,
             twice: 30,
             late: 40,
             late_stores: 0,
+            keeps: 0,
             skew: 10,
             back_within: 3_000,
         };
@@ -218,30 +230,30 @@ impl Profile {
             }
             Profile::Crashes => Numbers {
                 fault_every: 150,
-                weights: [900, 100, 0, 0, 0, 0, 0, 0, 0, 0],
+                weights: [900, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 lost: 0,
                 keys: 1,
                 ..mixed
             },
             Profile::Cuts => Numbers {
                 fault_every: 200,
-                weights: [100, 850, 50, 0, 0, 0, 0, 0, 0, 0],
+                weights: [100, 850, 50, 0, 0, 0, 0, 0, 0, 0, 0],
                 lost: 60,
                 late: 100,
                 keys: 1,
                 ..mixed
             },
             Profile::Clocks => {
-                Numbers { weights: [150, 250, 600, 0, 0, 0, 0, 0, 0, 0], keys: 1, ..mixed }
+                Numbers { weights: [150, 250, 600, 0, 0, 0, 0, 0, 0, 0, 0], keys: 1, ..mixed }
             }
-            Profile::Wipes => Numbers { weights: [350, 350, 0, 0, 0, 0, 300, 0, 0, 0], ..mixed },
+            Profile::Wipes => Numbers { weights: [350, 350, 0, 0, 0, 0, 300, 0, 0, 0, 0], ..mixed },
             Profile::Disks => {
-                Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250, 0], ..mixed }
+                Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250, 0, 0], ..mixed }
             }
             Profile::Lives => Numbers {
                 clients: 6,
                 fault_every: 100,
-                weights: [50, 150, 0, 0, 0, 0, 800, 0, 0, 0],
+                weights: [50, 150, 0, 0, 0, 0, 800, 0, 0, 0, 0],
                 late: 0,
                 late_stores: 600,
                 keys: 1,
@@ -251,7 +263,7 @@ impl Profile {
             Profile::Restarts => Numbers {
                 clients: 2,
                 fault_every: 60,
-                weights: [600, 150, 250, 0, 0, 0, 0, 0, 0, 0],
+                weights: [600, 150, 250, 0, 0, 0, 0, 0, 0, 0, 0],
                 late_stores: 400,
                 keys: 1,
                 back_within: 60,
@@ -259,7 +271,7 @@ impl Profile {
             },
             Profile::Outages => Numbers {
                 fault_every: 1_000,
-                weights: [600, 400, 0, 0, 0, 0, 0, 0, 0, 0],
+                weights: [600, 400, 0, 0, 0, 0, 0, 0, 0, 0, 0],
                 lost: 0,
                 late_stores: 200,
                 back_within: 6_000,
@@ -267,15 +279,24 @@ impl Profile {
             },
             Profile::Hangs => Numbers {
                 fault_every: 500,
-                weights: [150, 50, 0, 0, 50, 0, 0, 0, 0, 750],
+                weights: [150, 50, 0, 0, 50, 0, 0, 0, 0, 750, 0],
                 lost: 0,
                 twice: 0,
                 late: 0,
                 ..mixed
             },
+            Profile::Years => Numbers {
+                fault_every: 60,
+                weights: [550, 100, 0, 0, 0, 0, 50, 0, 0, 0, 300],
+                late_stores: 200,
+                keeps: 500,
+                skew: 1,
+                back_within: 60,
+                ..mixed
+            },
             Profile::Pauses => Numbers {
                 fault_every: 200,
-                weights: [150, 150, 50, 650, 0, 0, 0, 0, 0, 0],
+                weights: [150, 150, 50, 650, 0, 0, 0, 0, 0, 0, 0],
                 ..mixed
             },
         }

@@ -87,6 +87,8 @@ summary! {
     cuts,
     /// Clocks that jumped.
     jumps,
+    /// Clocks that were set to another year.
+    years,
     /// Batches on disks.
     batches,
     /// Segments compacted.
@@ -140,6 +142,7 @@ impl Summary {
                 Fault::Flip => ("damage that was found", self.damage_found),
                 Fault::Old => ("older copies that were noticed", self.old_copies_found),
                 Fault::Hang => ("disks that hung", self.hung_disks),
+                Fault::Years => ("clocks off by years", self.years),
             });
         }
         let crashes_or_cuts = faults.iter().any(|f| matches!(f, Fault::Crash | Fault::Cut));

@@ -7,7 +7,8 @@ use super::profile::{Activity, Numbers};
 use super::seed::Random;
 use super::shape::Shape;
 use crate::model::{
-    ClientRequest, ClientResponse, Content, Failure, Key, Level, PreparedPut, ServerId, Version,
+    ClientRequest, ClientResponse, Content, Failure, Invalid, Key, Level, PreparedPut, ServerId,
+    Version,
 };
 use crate::ring::Partitioner;
 use crate::storage::forgery;
@@ -20,6 +21,8 @@ const MAX_RETRIES: u32 = 3;
 pub(super) enum Next {
     /// Send this to this server.
     Send(ServerId, ClientRequest),
+    /// The same after that many microseconds.
+    SendLater(u64, ServerId, ClientRequest),
     /// Think for that many microseconds.
     Think(u64),
 }
@@ -46,6 +49,8 @@ struct Mix {
     reads_at_one: u64,
     /// The same at AVAILABLE.
     availables: u64,
+    /// Tickets are kept for up to so many milliseconds before they are used.
+    keeps: u64,
 }
 
 impl Mix {
@@ -58,6 +63,7 @@ impl Mix {
             ones: 0,
             reads_at_one: 80,
             availables: 0,
+            keeps: numbers.keeps,
         };
         match activity {
             Activity::Any => {
@@ -154,6 +160,8 @@ pub(super) struct Workload {
     pub(super) scanned_at_one: u64,
     /// Writes whose version is not above what their writer had seen.
     pub(super) out_of_order: Vec<String>,
+    /// Writes that were refused as invalid, although all that they brought was this cluster's.
+    pub(super) disowned: Vec<String>,
 }
 
 impl Workload {
@@ -195,6 +203,7 @@ impl Workload {
             scanned: 0,
             scanned_at_one: 0,
             out_of_order: Vec::new(),
+            disowned: Vec::new(),
         }
     }
 
@@ -341,7 +350,10 @@ impl Workload {
                 let server = random.pick(&self.servers).copied().unwrap_or_default();
                 operation.server = server;
                 *current = Some(operation);
-                return Next::Send(server, request);
+                return match self.mix.keeps {
+                    0 => Next::Send(server, request),
+                    most => Next::SendLater(random.below(most * 1_000), server, request),
+                };
             }
             (Kind::Write(_), Told::Answer(Ok(ClientResponse::Put { version, .. }))) => {
                 if let Some(after) = operation.after.filter(|after| version <= *after) {
@@ -351,6 +363,13 @@ impl Workload {
                 Outcome::Done(version)
             }
             (Kind::Write(_), Told::Answer(Err(failure))) if failure.is_definite() => {
+                // A version to write after is refused as well where its issuer cannot be asked: nothing was sent under it.
+                if matches!(&failure, Failure::Invalid(invalid) if *invalid != Invalid::After) {
+                    let Current { server, ticket, .. } = &operation;
+                    self.disowned.push(format!(
+                        "server {server} refuses a write under {ticket:?}: {failure}"
+                    ));
+                }
                 // Nothing was stored by this attempt; an earlier one may still.
                 if operation.retries > 0 { Outcome::Unknown } else { Outcome::Refused }
             }

@@ -618,6 +618,16 @@ impl World {
                 let call = self.call(client, server, request);
                 self.plan(CLIENT_PATIENCE, Coming::GiveUp { call });
             }
+            Next::SendLater(after, server, request) => {
+                self.next_call += 1;
+                let call = self.next_call;
+                self.calls.insert(call, (client, server));
+                self.note(|| {
+                    format!("client {client} will ask {server}, call {call}: {request:?}")
+                });
+                self.plan(after, Coming::Call { call, server, request });
+                self.plan(after + CLIENT_PATIENCE, Coming::GiveUp { call });
+            }
         }
     }
 

@@ -5,11 +5,12 @@
 //! [`FAR_FUTURE`] beyond the wall clock and beyond the greatest version time that this server has seen is taken at once. Of any other
 //! the clocks are asked: those of the replicas, as in the first round of a write, and that of the server which the version names as its
 //! issuer, for a ticket may be known to nobody else. One clock that is near enough vouches for it. It is refused once a majority of the
-//! replicas, all that can be asked, and the issuer have answered and none does. Where the issuer cannot be asked, a ticket is not
+//! replicas, all that can be asked, and the issuer have answered and none does. An issuer vouches for all up to the ceiling that it found when it
+//! started, for what it has issued may be in no log. Where the issuer cannot be asked, or has lost its folder since, a ticket is not
 //! refused: the outcome is unknown.
 
 use super::super::turn::{OperationId, Turn};
-use crate::model::{FAR_FUTURE, ServerId, Version};
+use crate::model::{FAR_FUTURE, Incarnation, ServerId, Version};
 
 /// A version that is being asked about.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,7 @@ pub(super) struct Doubt {
 enum Issuer {
     Asked,
     Answered,
-    /// It cannot be asked.
+    /// It cannot be asked, or lives another life by now.
     Missed,
     /// There is no such server.
     Stranger,
@@ -69,11 +70,12 @@ impl Doubt {
         Doubt { version, is_ticket, issuer, greatest: 0 }
     }
 
-    /// A clock has answered.
-    pub(super) fn heard(&mut self, from: ServerId, time: i64) {
+    /// A clock has answered. Who has lost its folder since knows no more than others of what its former life has issued.
+    pub(super) fn heard(&mut self, from: ServerId, life: Incarnation, time: i64) {
         self.greatest = self.greatest.max(time);
         if from == self.version.server {
-            self.issuer = Issuer::Answered;
+            let is_that_life = life == self.version.incarnation;
+            self.issuer = if is_that_life { Issuer::Answered } else { Issuer::Missed };
         }
     }
 

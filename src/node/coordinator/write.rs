@@ -124,6 +124,9 @@ impl Write {
             Under::Ticket(version) if version.time <= 0 => {
                 return Err(Failure::Invalid(Invalid::Ticket));
             }
+            Under::Ticket(version) if judges_by_own_clock(turn, version) => {
+                return Err(Failure::Invalid(Invalid::Ticket));
+            }
             Under::Ticket(version) if may_be_issued(turn, version) => {
                 // The first attempt may still take effect, so this one never answers with a definite no.
                 turn.clock.absorb(version.time);
@@ -238,7 +241,7 @@ impl Write {
             (Phase::Clocks(tally), PeerAnswer::Clock { time }) => {
                 tally.answer(from, sender, *time);
                 if let Some(doubt) = &mut self.doubt {
-                    doubt.heard(from, *time);
+                    doubt.heard(from, sender.incarnation, *time);
                 }
             }
             (Phase::Stores { cell, tally, .. }, PeerAnswer::Stored { current })
@@ -615,4 +618,9 @@ fn hangs(turn: &Turn<'_>, replica: ServerId) -> bool {
 /// Whether this server can tell by itself that the version may be one of this cluster's.
 fn may_be_issued(turn: &Turn<'_>, version: Version) -> bool {
     is_near(version, turn.now.wall.max(turn.clock.seen()))
+}
+
+/// A deliberate fault.
+fn judges_by_own_clock(turn: &Turn<'_>, version: Version) -> bool {
+    turn.config.flaw == Some(Flaw::RefuseByOwnClock) && !is_near(version, turn.now.wall)
 }

@@ -6,6 +6,7 @@ mod bounds;
 mod causal;
 mod exercised;
 mod hints;
+mod issued;
 mod linearizable;
 mod never_older;
 mod settled;
@@ -29,6 +30,8 @@ pub(super) struct Evidence<'a> {
     pub(super) operations: &'a [Operation],
     /// Writes that did not follow what their writer had seen.
     pub(super) out_of_order: &'a [String],
+    /// Writes refused as invalid.
+    pub(super) disowned: &'a [String],
     pub(super) topology: &'a Topology,
     pub(super) partitioner: Partitioner,
     /// What every server holds at the end.
@@ -65,7 +68,7 @@ pub(super) fn check_settled(evidence: &Evidence<'_>) -> Vec<String> {
 
 /// All violations, each with the name of its property.
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
-    let properties: [(&'static str, Check); 12] = [
+    let properties: [(&'static str, Check); 13] = [
         ("linearizable", linearizable::check),
         ("acknowledged", acknowledged::check),
         ("thin air", thin_air::check),
@@ -78,6 +81,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {
         ("settled", settled::check),
         ("exercised", exercised::check),
         ("sides", sides::check),
+        ("issued", issued::check),
     ];
     violations(&properties, evidence)
 }

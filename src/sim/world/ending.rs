@@ -353,6 +353,7 @@ impl World {
         Evidence {
             operations: &self.workload.operations,
             out_of_order: &self.workload.out_of_order,
+            disowned: &self.workload.disowned,
             topology: &self.topology,
             partitioner: self.shape.partitioner,
             contents,

@@ -4,10 +4,15 @@
 //! copies there is one victim until it votes again, and never one that keeps an only copy. A turned bit may be found late; from the first one on the victim of such losses stays the same.
 
 use super::servers::{Return, flip};
-use super::{Coming, World};
+use super::{Coming, EPOCH, World};
 use crate::model::ServerId;
 use crate::node::Node;
 use crate::sim::profile::Fault;
+
+/// Microseconds.
+const FIFTY_YEARS: i64 = 50 * 365 * 24 * 60 * 60 * 1_000_000;
+/// Microseconds by which clocks differ where none is bad; more than any profile's `skew`.
+const NEARLY_RIGHT: i64 = 60_000_000;
 
 impl World {
     pub(super) fn plan_fault(&mut self) {
@@ -47,6 +52,7 @@ impl World {
             Fault::Flip => self.fault_flip(id),
             Fault::Old => self.fault_old(id),
             Fault::Hang => self.fault_hang(id),
+            Fault::Years => self.fault_years(id),
         }
     }
 
@@ -96,6 +102,27 @@ impl World {
         let skew = self.faults.below(2 * most as u64 + 1) as i64 - most;
         self.summary.jumps += 1;
         self.note(|| format!("the clock of {id} jumps to {skew} µs off"));
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.skew = skew;
+        }
+    }
+
+    /// Of one server at a time, so that a majority of three clocks is right.
+    fn fault_years(&mut self, id: ServerId) {
+        for (_, server) in self.servers.iter_mut().filter(|(other, _)| **other != id) {
+            if server.skew.abs() > NEARLY_RIGHT {
+                server.skew = 0;
+            }
+        }
+        let now = EPOCH + self.now as i64;
+        let skew = match self.faults.below(8) {
+            0 => 0,
+            // As after a dead battery.
+            1 => -now,
+            _ => self.faults.below(2 * FIFTY_YEARS as u64 + 1) as i64 - FIFTY_YEARS,
+        };
+        self.summary.years += u64::from(skew != 0);
+        self.note(|| format!("the clock of {id} is {skew} µs off"));
         if let Some(server) = self.servers.get_mut(&id) {
             server.skew = skew;
         }
