@@ -23,7 +23,7 @@ pub enum Fault {
     Delay,
     /// A server's connections end all at once.
     Reset,
-    /// A server's wall clock steps, up to an hour either way.
+    /// A server's wall clock steps: by seconds, an hour, three days or fifty years either way.
     Clock,
     /// A server's disk has no room.
     Full,

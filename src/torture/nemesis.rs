@@ -227,7 +227,10 @@ impl Nemesis {
                 return Ok(None);
             }
             Fault::Clock => {
-                const STEPS: [i64; 9] = [-3600, -500, -10, -1, 0, 1, 10, 90, 3600];
+                const DAYS: i64 = 3 * 24 * 3600;
+                const YEARS: i64 = 50 * 365 * 24 * 3600;
+                const STEPS: [i64; 13] =
+                    [-YEARS, -DAYS, -3600, -500, -10, -1, 0, 1, 10, 90, 3600, DAYS, YEARS];
                 let seconds = self.random.pick(&STEPS).copied().unwrap_or(0);
                 cluster.set_clock(server, seconds)?;
                 self.note(&format!("{note}: {seconds:+} s"));
