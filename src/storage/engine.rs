@@ -614,7 +614,7 @@ impl Writer {
         disk.rename(&new, &name).map_err(Broken::at(&name))?;
         let folder = self.log.folder();
         disk.sync_folder(folder).map_err(Broken::at(folder))?;
-        let keys = std::mem::replace(&mut self.keys, KeyFileWriter::new());
+        let keys = std::mem::take(&mut self.keys);
         let (segment, length, last) = (self.segment, self.length, self.next - 1);
         keys.write(disk, self.log, segment, length, last);
         // What was reserved in vain; one that cannot be cut now is when the log is opened.

@@ -88,6 +88,12 @@ pub(super) struct KeyFileWriter {
     count: u32,
 }
 
+impl Default for KeyFileWriter {
+    fn default() -> KeyFileWriter {
+        KeyFileWriter::new()
+    }
+}
+
 impl KeyFileWriter {
     pub(super) fn new() -> KeyFileWriter {
         KeyFileWriter { pieces: vec![vec![0; FIXED]], count: 0 }

@@ -46,6 +46,21 @@ const MAX_KEY: usize = MAX_PLACE_LENGTH + 3;
 /// The shortest record.
 pub(super) const MIN_LENGTH: u32 = (PREFIX + COMMON) as u32;
 
+/// Bytes that tell how long a record claims to be, and whether there is any.
+pub(super) const HEAD: usize = PREFIX + 1;
+
+/// How long the record that begins here says it is; `None`: it says nothing that can be.
+pub(super) fn claimed_length(bytes: &[u8]) -> Option<usize> {
+    let length = PREFIX + BigEndian::read_u32(bytes.get(..4)?) as usize;
+    let longest = PREFIX + COMMON + CRC + MAX_KEY + MAX_VALUE_LENGTH;
+    (PREFIX + COMMON..=longest).contains(&length).then_some(length)
+}
+
+/// Whether zeros stand where a record would begin, which can begin no record: its kind is never 0.
+pub(super) fn is_reserved(bytes: &[u8]) -> bool {
+    bytes.iter().take(HEAD).all(|byte| *byte == 0)
+}
+
 /// No log gets here: at a million records a second it would take 146,000 years. A record that is found among damage at
 /// a higher position is not believed, so that positions can be counted on from whatever a file names.
 pub(super) const MAX_POSITION: u64 = 1 << 62;
@@ -106,6 +121,13 @@ pub(super) struct Headed {
     pub(super) length: usize,
     /// CRC32C of the value that should stand there.
     pub(super) value_crc: u32,
+}
+
+impl Headed {
+    /// The same in memory of its own: a slice would keep the piece of the file that it is of.
+    pub(super) fn detached(self) -> Headed {
+        Headed { key: self.key.detached(), ..self }
+    }
 }
 
 /// What stands at some offset of a segment.
@@ -227,8 +249,7 @@ impl RecordFormat {
 
     /// What stands at the beginning of `bytes`, the rest of a segment from this offset on.
     pub(super) fn parse(self, bytes: &Bytes, offset: u32) -> Parsed {
-        if bytes.iter().take(PREFIX + 1).all(|byte| *byte == 0) {
-            // A kind is never 0, so nine zeros are no record.
+        if is_reserved(bytes) {
             return if bytes.iter().all(|byte| *byte == 0) { Parsed::End } else { Parsed::Bad };
         }
         self.parse_record(bytes, offset).unwrap_or(Parsed::Bad)
@@ -272,24 +293,26 @@ impl RecordFormat {
         Some(Parsed::Record(Written { sequence, synced, record, length, value_crc }))
     }
 
-    /// The first offset at or after `from` at which something true stands, in the bytes of a whole segment. `can_be` says
-    /// whether a record at that offset can have that position.
+    /// The first offset at or after `from` at which something true stands, in the bytes of a segment from offset `base` on. `can_be`
+    /// says whether a record at that offset can have that position.
     pub(super) fn find_next(
         self,
-        bytes: &Bytes,
+        (bytes, base): (&Bytes, usize),
         from: usize,
         can_be: impl Fn(usize, u64) -> bool,
     ) -> Option<(usize, Parsed)> {
-        (from..bytes.len().saturating_sub(PREFIX + COMMON - 1)).find_map(|offset| {
-            let kind = bytes[offset + PREFIX];
-            let sequence = BigEndian::read_u64(&bytes[offset + PREFIX + 1..]);
+        let end = base + bytes.len().saturating_sub(PREFIX + COMMON - 1);
+        (from..end).find_map(|offset| {
+            let at = offset - base;
+            let kind = bytes[at + PREFIX];
+            let sequence = BigEndian::read_u64(&bytes[at + PREFIX + 1..]);
             if !(VALUE..=ERASE).contains(&kind)
                 || sequence > MAX_POSITION
                 || !can_be(offset, sequence)
             {
                 return None;
             }
-            match self.parse(&bytes.slice(offset..), offset as u32) {
+            match self.parse(&bytes.slice(at..), offset as u32) {
                 Parsed::End | Parsed::Bad => None,
                 found => Some((offset, found)),
             }
@@ -394,7 +417,7 @@ mod tests {
         fn no_bytes_are_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for format in [RecordFormat::One, two()] {
                 format.parse(&bytes.clone().into(), 0);
-                format.find_next(&bytes.clone().into(), 0, |_, _| true);
+                format.find_next((&bytes.clone().into(), 0), 0, |_, _| true);
             }
         }
     }
@@ -429,7 +452,7 @@ mod tests {
         }
         let found = |sequence| {
             let bytes = encoded_one(&put(version()), sequence, 1).into();
-            RecordFormat::One.find_next(&bytes, 0, |_, _| true).is_some()
+            RecordFormat::One.find_next((&bytes, 0), 0, |_, _| true).is_some()
         };
         assert!(found(MAX_POSITION));
         assert!(!found(MAX_POSITION + 1), "a position that no log has");

@@ -25,6 +25,8 @@
 //! by more than [`HybridClock::AHEAD`], is not believed, so that no clock is led astray. It may still make a torn tail look
 //! damaged; the server is then rebuilt from its peers.
 
+mod pieces;
+mod reading;
 mod room;
 
 use std::collections::BTreeMap;
@@ -37,10 +39,12 @@ use super::disk::refusal;
 use super::keydir::{Holding, Keydir};
 use super::keyfile::{EntryKind, KeyEntry, KeyFile, KeyFileWriter};
 use super::record::{self, Headed, MAX_POSITION, RecordFormat, Seed, Written};
-use super::segment::{Ending, HEADER, Header, Rest, Scan, scan, search, segment_number};
+use super::segment::{HEADER, Header, segment_number};
 use super::store::Lost;
 use super::{Disk, Log, Place, Recovered};
 use crate::model::{HybridClock, Key, ServerId, Version};
+use pieces::Rest;
+use reading::{Tail, read_last, read_sealed};
 
 /// Bytes read of a file at once: a segment of the usual length.
 const CHUNK: u64 = 72 << 20;
@@ -215,7 +219,9 @@ pub(super) fn look<D: Disk>(
                     tail.end
                 ));
             }
-            gathered.take(&tail.records);
+            for (place, written) in &tail.records {
+                gathered.note(&KeyEntry::of(&written.record, *place, written.value_crc));
+            }
             gathered.last =
                 gathered.last.max(tail.records.last().map_or(0, |(_, written)| written.sequence));
             // Behind its last record there may be zeros that were reserved.
@@ -243,12 +249,13 @@ fn on<T>(file: &str, result: io::Result<T>) -> Result<T, LogError> {
     result.map_err(|error| LogError::Io { file: file.to_owned(), error })
 }
 
-fn read_all<D: Disk>(disk: &D, file: &str) -> Result<Bytes, LogError> {
-    let length = on(file, disk.length(file))?;
-    let mut bytes = on(file, disk.read(file, 0, length.min(CHUNK) as usize))?;
+/// The file's bytes from `from` up to `end`, or to where it ends.
+fn read_from<D: Disk>(disk: &D, file: &str, from: u64, end: u64) -> Result<Bytes, LogError> {
+    let length = end.saturating_sub(from);
+    let mut bytes = on(file, disk.read(file, from, length.min(CHUNK) as usize))?;
     while (bytes.len() as u64) < length {
-        let rest = length - bytes.len() as u64;
-        let piece = on(file, disk.read(file, bytes.len() as u64, rest.min(CHUNK) as usize))?;
+        let (at, rest) = (from + bytes.len() as u64, length - bytes.len() as u64);
+        let piece = on(file, disk.read(file, at, rest.min(CHUNK) as usize))?;
         if piece.is_empty() {
             break;
         }
@@ -280,165 +287,7 @@ fn find<D: Disk>(
     Ok(found)
 }
 
-/// Reads a segment that another one follows.
-fn read_sealed<D: Disk>(
-    disk: &D,
-    log: Log,
-    file: &Found,
-    next: Option<Header>,
-    gathered: &mut Gathered,
-) -> Result<(), LogError> {
-    let name = log.segment_file(file.number);
-    if let Some(next) = next.filter(|next| next.previous == file.number)
-        && file.length > u64::from(next.previous_length)
-    {
-        gathered.overlong.push((file.number, next.previous_length));
-    }
-    let sealed_length = next
-        .filter(|next| next.previous == file.number)
-        .map_or(file.length, |next| u64::from(next.previous_length));
-    if let Some(keys) = read_key_file(disk, log, file.number)
-        && file.header.is_some()
-        && u64::from(keys.length) == sealed_length
-        && file.length >= sealed_length
-    {
-        gathered.last = gathered.last.max(keys.last);
-        gathered.segments.push((file.number, keys.length));
-        keys.entries.iter().for_each(|entry| gathered.note(entry));
-        return Ok(());
-    }
-    let bytes = read_all(disk, &name)?;
-    let Some(header) = file.header else {
-        // Only the segment behind it still says how its records are written, and how far their positions got.
-        let next = next.filter(|next| next.previous == file.number);
-        let format = next.and_then(|next| next.previous_format());
-        let most = next.map_or(0, |next| next.first - 1);
-        let rest = format.map(|format| search(format, file.number, &bytes, (0, 1), |_| most));
-        let (rest, is_doubtful) = (rest.unwrap_or_default(), format == Some(RecordFormat::One));
-        gathered.set_aside(file.number, Vec::new(), rest, is_doubtful);
-        return Ok(());
-    };
-    let is_doubtful = header.format() == RecordFormat::One;
-    let whole = bytes.len() as u64 >= sealed_length;
-    let bytes = bytes.slice(..bytes.len().min(sealed_length as usize));
-    // A hint that cannot be read is worth a comparison, no more.
-    let passes_over = log == Log::Cells && !gathered.cuts_damage;
-    let Scan { records, damaged, end, ending } = scan(&header, &bytes, passes_over);
-    match ending {
-        // Zeros before the end it was sealed at would hide what stood there.
-        Ending::Clean if whole && end as usize == bytes.len() => {
-            let last = header.first + (records.len() + damaged.len()) as u64 - 1;
-            gathered.last = gathered.last.max(last);
-            gathered.segments.push((file.number, end));
-            gathered.lack_keys(&records, &damaged, file.number, end, last);
-            gathered.take_unreadable(damaged);
-            gathered.take(&records);
-        }
-        Ending::Clean => {
-            let rest = Rest { heads: damaged, ..Rest::default() };
-            gathered.set_aside(file.number, records, rest, is_doubtful);
-        }
-        Ending::Bad { .. } if gathered.cuts_damage => {
-            gathered.last = gathered.last.max(header.first + records.len() as u64 - 1);
-            gathered.segments.push((file.number, end));
-            gathered.take(&records);
-        }
-        Ending::Bad { mut rest, .. } => {
-            rest.heads.extend(damaged);
-            gathered.set_aside(file.number, records, rest, is_doubtful);
-        }
-    }
-    Ok(())
-}
-
-/// What the last segment holds above the highest position known to have been synced, and where that begins.
-#[derive(Default)]
-struct Tail {
-    number: u32,
-    header: Option<Header>,
-    cut: u32,
-    records: Vec<(Place, Written)>,
-    /// The bytes of these records, and the position of the first of them.
-    unsynced: Bytes,
-    first_unsynced: u64,
-    torn: bool,
-    /// Where its last record ends, and its file.
-    end: u32,
-    file_length: u64,
-    /// The segment that the new one follows, and where that one ends: this one, or if it is set aside, the one before
-    /// it.
-    previous: u32,
-    previous_length: u32,
-    previous_salt: u64,
-}
-
-fn read_last<D: Disk>(
-    disk: &D,
-    log: Log,
-    file: &Found,
-    gathered: &mut Gathered,
-) -> Result<Tail, LogError> {
-    let bytes = read_all(disk, &log.segment_file(file.number))?;
-    let Some(header) = file.header else {
-        gathered.set_aside(file.number, Vec::new(), Rest::default(), false);
-        return Ok(Tail::default());
-    };
-    gathered.last = gathered.last.max(header.first.saturating_sub(1));
-    let passes_over = log == Log::Cells && !gathered.cuts_damage;
-    let Scan { mut records, mut damaged, mut end, ending } = scan(&header, &bytes, passes_over);
-    let (mut torn, mut rest) = match ending {
-        Ending::Clean => (None, Rest::default()),
-        Ending::Bad { sequence, rest } => (Some(sequence), rest),
-    };
-    let named = records.iter().chain(&rest.records).map(|(_, written)| written.synced);
-    let heads = damaged.iter().chain(&rest.heads);
-    let named = named.chain(heads.map(|(_, head)| head.synced));
-    let synced = named.max().unwrap_or(0).max(header.first - 1);
-    if torn.is_some_and(|sequence| sequence <= synced) {
-        rest.heads.extend(damaged);
-        let is_doubtful = header.format() == RecordFormat::One;
-        gathered.set_aside(file.number, records, rest, is_doubtful);
-        let Header { previous, previous_length, previous_salt, .. } = header;
-        return Ok(Tail { previous, previous_length, previous_salt, ..Tail::default() });
-    }
-    let below = damaged.partition_point(|(_, head)| head.sequence <= synced);
-    if let Some((place, head)) = damaged.get(below) {
-        // Its batch was cut by a crash.
-        (torn, end) = (Some(head.sequence), place.offset);
-        records.truncate(records.partition_point(|(_, written)| written.sequence < head.sequence));
-        damaged.truncate(below);
-    }
-    let split = records.partition_point(|(_, written)| written.sequence <= synced);
-    let cut = records.get(split).map_or(end, |(place, _)| place.offset);
-    let last = header.first + (split + below) as u64 - 1;
-    gathered.last = gathered.last.max(last);
-    gathered.lack_keys(&records[..split], &damaged, file.number, cut, last);
-    gathered.take_unreadable(damaged);
-    gathered.take(&records[..split]);
-    Ok(Tail {
-        number: file.number,
-        header: Some(header),
-        cut,
-        records: records[split..].to_vec(),
-        unsynced: bytes.slice(cut as usize..end as usize),
-        first_unsynced: last + 1,
-        torn: torn.is_some(),
-        end,
-        file_length: bytes.len() as u64,
-        previous: file.number,
-        previous_length: cut,
-        previous_salt: header.salt,
-    })
-}
-
 impl Gathered {
-    /// The records count where they are.
-    fn take(&mut self, records: &[(Place, Written)]) {
-        for (place, written) in records {
-            self.note(&KeyEntry::of(&written.record, *place, written.value_crc));
-        }
-    }
-
     /// The values of these records are damaged, and their segment counts: the key and its version are held, and not readable.
     fn take_unreadable(&mut self, damaged: Vec<(Place, Headed)>) {
         for (place, Headed { key, version, .. }) in damaged {
@@ -446,31 +295,6 @@ impl Gathered {
             self.keydir.put(key.as_bytes(), version, place, Holding::OnDisk);
             self.unreadable.push(Lost { key: key.detached(), version, place });
         }
-    }
-
-    /// These are all records of a segment without a key file, those with damaged values apart.
-    fn lack_keys(
-        &mut self,
-        records: &[(Place, Written)],
-        damaged: &[(Place, Headed)],
-        segment: u32,
-        length: u32,
-        last: u64,
-    ) {
-        let mut keys = KeyFileWriter::new();
-        let sound = records
-            .iter()
-            .map(|(place, written)| KeyEntry::of(&written.record, *place, written.value_crc));
-        let others = damaged.iter().map(|(place, head)| KeyEntry {
-            key: head.key.clone(),
-            version: head.version,
-            kind: EntryKind::Value,
-            place: *place,
-            value_crc: Some(head.value_crc),
-        });
-        sound.chain(others).for_each(|entry| keys.push(&entry));
-        let is_sound = damaged.is_empty();
-        self.lacking = Some(Lacking { keys, segment, length, last, is_sound });
     }
 
     fn cut_overlong<D: Disk>(&self, disk: &mut D, log: Log) -> Result<(), LogError> {
@@ -575,11 +399,6 @@ impl Gathered {
         });
         Recovered { keydir, position, active, segments, old, lost, unreadable }
     }
-}
-
-fn read_key_file<D: Disk>(disk: &D, log: Log, segment: u32) -> Option<KeyFile> {
-    let bytes = read_all(disk, &log.key_file(segment)).ok()?;
-    KeyFile::parse(&bytes).filter(|keys| keys.segment == segment)
 }
 
 /// Writes the segment that will be appended to, whole and durable, under its name; where there is no room for one, has the last

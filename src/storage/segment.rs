@@ -1,10 +1,9 @@
 //! A segment's file: its name, its header, and what a scan finds in it.
 
 use byteorder::{BigEndian, ByteOrder};
-use bytes::Bytes;
 
-use super::record::{Headed, MAX_POSITION, Parsed, RecordFormat, Seed, Written};
-use super::{Disk, Log, Place, StorageFlaw, record};
+use super::record::{MAX_POSITION, RecordFormat, Seed};
+use super::{Disk, Log, StorageFlaw, record};
 use crate::model::ServerId;
 
 const MAGIC: [u8; 7] = *b"CHRDLOG";
@@ -160,102 +159,6 @@ pub(super) fn read_format<D: Disk>(disk: &D, log: Log, segment: u32) -> Option<R
     let bytes = disk.read(&log.segment_file(segment), 0, HEADER).ok()?;
     let header = Header::parse(&bytes).filter(|header| header.segment == segment);
     header.map(|header| header.format())
-}
-
-/// The records of one segment, as far as they can be read in a row, and what comes then.
-#[derive(Clone, Debug)]
-pub(super) struct Scan {
-    pub(super) records: Vec<(Place, Written)>,
-    /// Those among them of which the heads alone are true, in a segment where these do not end the row.
-    pub(super) damaged: Vec<(Place, Headed)>,
-    /// Where reading in a row ended.
-    pub(super) end: u32,
-    /// What stands there.
-    pub(super) ending: Ending,
-}
-
-/// How a segment ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Nothing more, or reserved zeros.
-    Clean,
-    /// No whole record at this log position.
-    Bad { sequence: u64, rest: Rest },
-}
-
-/// What could still be found behind a bad record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rest {
-    /// True records.
-    pub(super) records: Vec<(Place, Written)>,
-    /// True heads whose values are wrong, the bad record itself perhaps among them.
-    pub(super) heads: Vec<(Place, Headed)>,
-}
-
-/// Reads a segment's bytes from its first record on. Positions ascend by one within a segment, so a true record out
-/// of turn, left over from something else, ends the row as well. So does a damaged value, unless it is passed over: its head
-/// says where the next record stands.
-pub(super) fn scan(header: &Header, bytes: &Bytes, passes_over_values: bool) -> Scan {
-    let (mut offset, mut sequence) = (header.length(), header.first);
-    let (mut records, mut damaged) = (Vec::new(), Vec::new());
-    let ending = loop {
-        match header.format().parse(&bytes.slice(offset.min(bytes.len())..), offset as u32) {
-            Parsed::Record(written) if written.sequence == sequence => {
-                let length = written.length;
-                records.push((place(header.segment, offset, length), written));
-                (offset, sequence) = (offset + length, sequence + 1);
-            }
-            Parsed::DamagedValue(head)
-                if passes_over_values
-                    && head.sequence == sequence
-                    && head.length <= bytes.len() - offset =>
-            {
-                let length = head.length;
-                damaged.push((place(header.segment, offset, length), head));
-                (offset, sequence) = (offset + length, sequence + 1);
-            }
-            Parsed::End => break Ending::Clean,
-            Parsed::Record(_) | Parsed::DamagedValue(_) | Parsed::Bad => {
-                // Each position takes a record, and each record takes bytes.
-                let most =
-                    |at: usize| sequence + (at - offset) as u64 / u64::from(record::MIN_LENGTH);
-                let from = (offset, sequence);
-                let rest = search(header.format(), header.segment, bytes, from, most);
-                break Ending::Bad { sequence, rest };
-            }
-        }
-    };
-    Scan { records, damaged, end: offset as u32, ending }
-}
-
-/// What is true from this offset on. Positions ascend, from `least` on; `most` says how far they can have got at an offset.
-pub(super) fn search(
-    format: RecordFormat,
-    segment: u32,
-    bytes: &Bytes,
-    (mut offset, mut least): (usize, u64),
-    most: impl Fn(usize) -> u64,
-) -> Rest {
-    let mut rest = Rest::default();
-    loop {
-        let can_be = |at: usize, sequence: u64| (least..=most(at)).contains(&sequence);
-        match format.find_next(bytes, offset, can_be) {
-            Some((at, Parsed::Record(written))) => {
-                (offset, least) = (at + written.length, written.sequence + 1);
-                rest.records.push((place(segment, at, written.length), written));
-            }
-            Some((at, Parsed::DamagedValue(head))) => {
-                // A true head: what it says of its length holds.
-                (offset, least) = (at + head.length, head.sequence + 1);
-                rest.heads.push((place(segment, at, head.length), head));
-            }
-            Some((_, Parsed::End | Parsed::Bad)) | None => return rest,
-        }
-    }
-}
-
-fn place(segment: u32, offset: usize, length: usize) -> Place {
-    Place { segment, offset: offset as u32, length: length as u32 }
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ fn watch_disk(folder: &Path, stop: &AtomicBool) -> Duration {
     slowest
 }
 
-fn memory(pid: u32, line: &str) -> u64 {
+pub(crate) fn memory(pid: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let found = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
     found.trim_start_matches(':').split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024

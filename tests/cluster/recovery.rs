@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use chord::model::{ClientResponse, DamagedRecord, Level};
 use chord::wire::FailureCode;
 
-use crate::process::{Cluster, text, wait_until};
+use crate::hostile::memory;
+use crate::process::{Cluster, Shape, text, wait_until};
 
 /// S7, S10: what was acknowledged is there after every server was killed at once.
 #[test]
@@ -250,4 +251,23 @@ fn a_rotten_record_is_found_by_the_scrub_and_healed() {
     assert!(told.contains(line) && told.contains(", healed "), "{told}");
     let number: usize = key.parse().unwrap();
     assert_eq!(cluster.get(2, &key, Level::One).unwrap(), Some(value(number)));
+}
+
+/// What a start takes in memory depends on what the log holds, and not on how long its last segment is: that is read in pieces.
+#[test]
+fn a_restart_takes_no_more_memory_than_the_same_data_did_before() {
+    const RECORDS: usize = 150_000;
+    let mut cluster = Cluster::shaped(Shape { partitioner: "hashed", ..Shape::of(1, 1) });
+    let file = cluster.folder.path().join("records.tsv");
+    let line = |number: usize| format!("key{number:08}\t{number:080}\n");
+    std::fs::write(&file, (0..RECORDS).map(line).collect::<String>()).unwrap();
+    let import = cluster.client(&["import", file.to_str().unwrap()]);
+    assert!(import.status.success(), "{import:?}");
+    let before = memory(cluster.pid(0), "VmHWM");
+    cluster.kill(0);
+    cluster.restart(0);
+    cluster.wait_for(0, "holds all", |status| status.keys == RECORDS as u64);
+    let after = memory(cluster.pid(0), "VmHWM");
+    println!("{RECORDS} records: {before} MiB, after the restart {after} MiB");
+    assert!(after <= before + 4, "{before} MiB before, {after} MiB after the restart");
 }
