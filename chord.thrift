@@ -82,8 +82,10 @@ struct PutRequest {
   /** Milliseconds until the call answers TIMED_OUT; 1 to 60000. */
   4: optional i32 timeout_ms,
   /**
-   * From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable; as
-   * invalid only if it is more than a day beyond every clock of the cluster, so that no server can have issued it.
+   * From `prepare`, or from a TIMED_OUT of the very same value: a ticket is for one value. A put with a ticket is never refused as
+   * unavailable; as invalid only if the ticket is more than a day beyond every clock of the cluster, so that no server can have
+   * issued it, or if it was used for another value that stays (of two values the one with the greater CRC32C does), and nobody
+   * took this one.
    */
   5: optional Version ticket,
   /**
@@ -389,6 +391,11 @@ struct PeerReadReply {
   /** With neither this nor `tombstone`: the content was not asked for, or there is none. */
   4: optional binary value,
   5: optional bool tombstone,
+  /**
+   * Which content it is: 1 for a tombstone, else the CRC32C of the value and 2 more. Of two cells with one version the greater
+   * one wins. Absent: never written, or not known, as from a server of release 0.1.
+   */
+  6: optional i64 checksum,
 }
 
 struct PeerStore {
@@ -404,6 +411,8 @@ struct PeerStoreReply {
   2: optional RefusalReason refused,
   /** What the replica durably holds now: the cell sent, or something newer. */
   3: optional Version current,
+  /** It holds another content under the very version that was sent, with this greater checksum. */
+  4: optional i64 other_checksum,
 }
 
 struct PeerPage {
@@ -420,6 +429,8 @@ struct PeerPageEntry {
   2: required Version version,
   3: optional binary value,
   4: optional bool tombstone,
+  /** As in PeerReadReply. */
+  5: optional i64 checksum,
 }
 
 struct PeerPageReply {
@@ -449,7 +460,10 @@ struct PeerDigestReply {
   1: required PeerSender sender,
   2: optional RefusalReason refused,
   3: required i64 count,
+  /** Of keys and versions. */
   4: required i64 hash,
+  /** Of keys, versions and checksums. Absent: some are not known, as on a server of release 0.1; then `hash` has to do. */
+  5: optional i64 contents,
 }
 
 /** A server with a new data folder asks what is remembered of it (incarnation 0), then has its new one recorded. */

@@ -52,7 +52,7 @@ fn codec(criterion: &mut Criterion) {
     };
     let server = ServerId(1);
     let got = ClientResponse::Get { cell: Some(cell(1)), reached: None };
-    let stored = PeerAnswer::Stored { current: version(1) };
+    let stored = PeerAnswer::Stored { current: version(1), other: None };
     let answers = [
         ("get", chord::wire::Method::Get, Answer::Client { server, result: Ok(got) }),
         (
@@ -134,8 +134,9 @@ fn done(command: Command, position: &mut u64) -> Option<Completion> {
         Command::Append { log, ticket, .. } => {
             let offset = (*position % (1 << 20)) as u32 * 200;
             let place = Place { segment: 1, offset, length: 150 };
-            let (position, active, syncs) = (*position, 1, 0);
-            Some(Completion::Appended { log, ticket, result: Ok(place), position, active, syncs })
+            let (position, active, syncs, value_crc) = (*position, 1, 0, 7);
+            let result = Ok(place);
+            Some(Completion::Appended { log, ticket, result, value_crc, position, active, syncs })
         }
         Command::SaveIdentity { ticket, .. } => Some(Completion::IdentitySaved { ticket }),
         _ => None,

@@ -610,8 +610,10 @@ pub struct PutRequest {
   pub level: Option<Level>,
   /// Milliseconds until the call answers TIMED_OUT; 1 to 60000.
   pub timeout_ms: Option<i32>,
-  /// From `prepare`, or from a TIMED_OUT of the very same value. A put with a ticket is never refused as unavailable; as
-  /// invalid only if it is more than a day beyond every clock of the cluster, so that no server can have issued it.
+  /// From `prepare`, or from a TIMED_OUT of the very same value: a ticket is for one value. A put with a ticket is never refused as
+  /// unavailable; as invalid only if the ticket is more than a day beyond every clock of the cluster, so that no server can have
+  /// issued it, or if it was used for another value that stays (of two values the one with the greater CRC32C does), and nobody
+  /// took this one.
   pub ticket: Option<Version>,
   /// The newest version its writer has seen: the write's own version will be greater, whatever the clocks say. If its
   /// step has 2^30 added, so has that of the write: by this mark writers tell later readers that they have seen something
@@ -3603,16 +3605,20 @@ pub struct PeerReadReply {
   /// With neither this nor `tombstone`: the content was not asked for, or there is none.
   pub value: Option<Vec<u8>>,
   pub tombstone: Option<bool>,
+  /// Which content it is: 1 for a tombstone, else the CRC32C of the value and 2 more. Of two cells with one version the greater
+  /// one wins. Absent: never written, or not known, as from a server of release 0.1.
+  pub checksum: Option<i64>,
 }
 
 impl PeerReadReply {
-  pub fn new<F2, F3, F4, F5>(sender: PeerSender, refused: F2, version: F3, value: F4, tombstone: F5) -> PeerReadReply where F2: Into<Option<RefusalReason>>, F3: Into<Option<Version>>, F4: Into<Option<Vec<u8>>>, F5: Into<Option<bool>> {
+  pub fn new<F2, F3, F4, F5, F6>(sender: PeerSender, refused: F2, version: F3, value: F4, tombstone: F5, checksum: F6) -> PeerReadReply where F2: Into<Option<RefusalReason>>, F3: Into<Option<Version>>, F4: Into<Option<Vec<u8>>>, F5: Into<Option<bool>>, F6: Into<Option<i64>> {
     PeerReadReply {
       sender,
       refused: refused.into(),
       version: version.into(),
       value: value.into(),
       tombstone: tombstone.into(),
+      checksum: checksum.into(),
     }
   }
 }
@@ -3625,6 +3631,7 @@ impl TSerializable for PeerReadReply {
     let mut f_3: Option<Version> = None;
     let mut f_4: Option<Vec<u8>> = None;
     let mut f_5: Option<bool> = None;
+    let mut f_6: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -3652,6 +3659,10 @@ impl TSerializable for PeerReadReply {
           let val = i_prot.read_bool()?;
           f_5 = Some(val);
         },
+        6 => {
+          let val = i_prot.read_i64()?;
+          f_6 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -3666,6 +3677,7 @@ impl TSerializable for PeerReadReply {
       version: f_3,
       value: f_4,
       tombstone: f_5,
+      checksum: f_6,
     };
     Ok(ret)
   }
@@ -3693,6 +3705,11 @@ impl TSerializable for PeerReadReply {
     if let Some(fld_var) = self.tombstone {
       o_prot.write_field_begin(&TFieldIdentifier::new("tombstone", TType::Bool, 5))?;
       o_prot.write_bool(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.checksum {
+      o_prot.write_field_begin(&TFieldIdentifier::new("checksum", TType::I64, 6))?;
+      o_prot.write_i64(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -3804,14 +3821,17 @@ pub struct PeerStoreReply {
   pub refused: Option<RefusalReason>,
   /// What the replica durably holds now: the cell sent, or something newer.
   pub current: Option<Version>,
+  /// It holds another content under the very version that was sent, with this greater checksum.
+  pub other_checksum: Option<i64>,
 }
 
 impl PeerStoreReply {
-  pub fn new<F2, F3>(sender: PeerSender, refused: F2, current: F3) -> PeerStoreReply where F2: Into<Option<RefusalReason>>, F3: Into<Option<Version>> {
+  pub fn new<F2, F3, F4>(sender: PeerSender, refused: F2, current: F3, other_checksum: F4) -> PeerStoreReply where F2: Into<Option<RefusalReason>>, F3: Into<Option<Version>>, F4: Into<Option<i64>> {
     PeerStoreReply {
       sender,
       refused: refused.into(),
       current: current.into(),
+      other_checksum: other_checksum.into(),
     }
   }
 }
@@ -3822,6 +3842,7 @@ impl TSerializable for PeerStoreReply {
     let mut f_1: Option<PeerSender> = None;
     let mut f_2: Option<RefusalReason> = None;
     let mut f_3: Option<Version> = None;
+    let mut f_4: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -3841,6 +3862,10 @@ impl TSerializable for PeerStoreReply {
           let val = Version::read_from_in_protocol(i_prot)?;
           f_3 = Some(val);
         },
+        4 => {
+          let val = i_prot.read_i64()?;
+          f_4 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -3853,6 +3878,7 @@ impl TSerializable for PeerStoreReply {
       sender: f_1.expect("auto-generated code should have checked for presence of required fields"),
       refused: f_2,
       current: f_3,
+      other_checksum: f_4,
     };
     Ok(ret)
   }
@@ -3870,6 +3896,11 @@ impl TSerializable for PeerStoreReply {
     if let Some(ref fld_var) = self.current {
       o_prot.write_field_begin(&TFieldIdentifier::new("current", TType::Struct, 3))?;
       fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.other_checksum {
+      o_prot.write_field_begin(&TFieldIdentifier::new("other_checksum", TType::I64, 4))?;
+      o_prot.write_i64(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -4004,15 +4035,18 @@ pub struct PeerPageEntry {
   pub version: Version,
   pub value: Option<Vec<u8>>,
   pub tombstone: Option<bool>,
+  /// As in PeerReadReply.
+  pub checksum: Option<i64>,
 }
 
 impl PeerPageEntry {
-  pub fn new<F3, F4>(key: Vec<u8>, version: Version, value: F3, tombstone: F4) -> PeerPageEntry where F3: Into<Option<Vec<u8>>>, F4: Into<Option<bool>> {
+  pub fn new<F3, F4, F5>(key: Vec<u8>, version: Version, value: F3, tombstone: F4, checksum: F5) -> PeerPageEntry where F3: Into<Option<Vec<u8>>>, F4: Into<Option<bool>>, F5: Into<Option<i64>> {
     PeerPageEntry {
       key,
       version,
       value: value.into(),
       tombstone: tombstone.into(),
+      checksum: checksum.into(),
     }
   }
 }
@@ -4024,6 +4058,7 @@ impl TSerializable for PeerPageEntry {
     let mut f_2: Option<Version> = None;
     let mut f_3: Option<Vec<u8>> = None;
     let mut f_4: Option<bool> = None;
+    let mut f_5: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -4047,6 +4082,10 @@ impl TSerializable for PeerPageEntry {
           let val = i_prot.read_bool()?;
           f_4 = Some(val);
         },
+        5 => {
+          let val = i_prot.read_i64()?;
+          f_5 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -4061,6 +4100,7 @@ impl TSerializable for PeerPageEntry {
       version: f_2.expect("auto-generated code should have checked for presence of required fields"),
       value: f_3,
       tombstone: f_4,
+      checksum: f_5,
     };
     Ok(ret)
   }
@@ -4081,6 +4121,11 @@ impl TSerializable for PeerPageEntry {
     if let Some(fld_var) = self.tombstone {
       o_prot.write_field_begin(&TFieldIdentifier::new("tombstone", TType::Bool, 4))?;
       o_prot.write_bool(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.checksum {
+      o_prot.write_field_begin(&TFieldIdentifier::new("checksum", TType::I64, 5))?;
+      o_prot.write_i64(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;
@@ -4409,16 +4454,20 @@ pub struct PeerDigestReply {
   pub sender: PeerSender,
   pub refused: Option<RefusalReason>,
   pub count: i64,
+  /// Of keys and versions.
   pub hash: i64,
+  /// Of keys, versions and checksums. Absent: some are not known, as on a server of release 0.1; then `hash` has to do.
+  pub contents: Option<i64>,
 }
 
 impl PeerDigestReply {
-  pub fn new<F2>(sender: PeerSender, refused: F2, count: i64, hash: i64) -> PeerDigestReply where F2: Into<Option<RefusalReason>> {
+  pub fn new<F2, F5>(sender: PeerSender, refused: F2, count: i64, hash: i64, contents: F5) -> PeerDigestReply where F2: Into<Option<RefusalReason>>, F5: Into<Option<i64>> {
     PeerDigestReply {
       sender,
       refused: refused.into(),
       count,
       hash,
+      contents: contents.into(),
     }
   }
 }
@@ -4430,6 +4479,7 @@ impl TSerializable for PeerDigestReply {
     let mut f_2: Option<RefusalReason> = None;
     let mut f_3: Option<i64> = None;
     let mut f_4: Option<i64> = None;
+    let mut f_5: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -4453,6 +4503,10 @@ impl TSerializable for PeerDigestReply {
           let val = i_prot.read_i64()?;
           f_4 = Some(val);
         },
+        5 => {
+          let val = i_prot.read_i64()?;
+          f_5 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -4468,6 +4522,7 @@ impl TSerializable for PeerDigestReply {
       refused: f_2,
       count: f_3.expect("auto-generated code should have checked for presence of required fields"),
       hash: f_4.expect("auto-generated code should have checked for presence of required fields"),
+      contents: f_5,
     };
     Ok(ret)
   }
@@ -4488,6 +4543,11 @@ impl TSerializable for PeerDigestReply {
     o_prot.write_field_begin(&TFieldIdentifier::new("hash", TType::I64, 4))?;
     o_prot.write_i64(self.hash)?;
     o_prot.write_field_end()?;
+    if let Some(fld_var) = self.contents {
+      o_prot.write_field_begin(&TFieldIdentifier::new("contents", TType::I64, 5))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }

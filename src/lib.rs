@@ -9,7 +9,7 @@
 //! majority) or ALL.
 //!
 //! A replica holds per key a *cell*: a value, or a tombstone, under a *version*. Of two cells the greater version
-//! wins, everywhere and always; that is the only rule by which replicas agree, so messages may come late, twice or
+//! wins, and of two contents that a client put under one version the one with the greater checksum, everywhere and always; that is the only rule by which replicas agree, so messages may come late, twice or
 //! in any order. At QUORUM a write first asks a majority for the version they hold and takes a greater one; a read
 //! makes sure that a majority holds what it answers. Two majorities share a replica, hence each key behaves as one
 //! copy, whatever clocks, crashes and cuts do. A replica acknowledges nothing that is not on its disk.

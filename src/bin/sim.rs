@@ -42,7 +42,7 @@ struct Flags {
     /// outages, hangs or years.
     #[arg(long)]
     profile: Option<Profile>,
-    /// What clients do: any, hot, many, deletes, scans, one or available.
+    /// What clients do: any, hot, many, deletes, scans, one, available or tickets.
     #[arg(long, default_value = "any")]
     workload: Activity,
     /// Of all faults only this one: crash, cut, jump, pause, full, sync, wipe, flip, old, hang or years.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Version;
+use super::{Checksum, Version};
 
 /// Longest value, in bytes: what fits a frame of 16,384,000 bytes beside the longest key.
 pub const MAX_VALUE_LENGTH: usize = 15 * 1024 * 1024;
@@ -47,9 +47,11 @@ pub struct Cell {
 
 impl Cell {
     /// Whether this cell takes the place of `other`: the greater version does. Equal versions hold equal
-    /// content; should a fault ever break that, the greater bytes win, so that replicas still agree.
+    /// content, unless a client has put two under one ticket: then the greater [`Checksum`] wins, so that replicas still agree.
     pub fn supersedes(&self, other: &Cell) -> bool {
-        (self.version, &self.content) > (other.version, &other.content)
+        self.version > other.version
+            || self.version == other.version
+                && Checksum::of(&self.content) > Checksum::of(&other.content)
     }
 
     /// The cell that two replicas agree on: the greater. Commutative, associative, idempotent.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Cell, Content, DiskState, Epoch, FolderId, Incarnation, Key, Level, Reached, ServerId, Status,
-    TopologyView, Version,
+    Cell, Checksum, Content, DiskState, Epoch, FolderId, Incarnation, Key, Level, Reached,
+    ServerId, Stamp, Status, TopologyView, Version,
 };
 
 // ── Clients ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,6 +263,11 @@ pub enum Invalid {
         "the ticket's version is more than a day ahead of every clock of this cluster, or not above zero"
     )]
     Ticket,
+    /// Another content was put under the ticket, and is there to stay.
+    #[error(
+        "this ticket was already used for another value of the key, which stays; take a new ticket for this one"
+    )]
+    TicketUsed,
     /// What the writer says that it has seen cannot have been written in this cluster.
     #[error(
         "the version to write after is more than a day ahead of every clock of this cluster, or below zero"
@@ -474,6 +479,8 @@ pub enum PeerAnswer {
     Held {
         /// [`Version::ZERO`]: never written.
         version: Version,
+        /// Of the content. `None`: there is none, or it is not known (see [`super::Stamp`]).
+        checksum: Option<Checksum>,
         /// If it was asked for and there is any.
         content: Option<Content>,
     },
@@ -481,6 +488,8 @@ pub enum PeerAnswer {
     Stored {
         /// Its version.
         current: Version,
+        /// It has the version that was sent and another content, with this greater checksum.
+        other: Option<Checksum>,
     },
     /// To a page request.
     Page {
@@ -500,6 +509,8 @@ pub enum PeerAnswer {
         count: u64,
         /// XOR over the hashes of key and version.
         hash: u64,
+        /// XOR over the hashes of key, version and content. `None`: some content is not known here.
+        contents: Option<u64>,
     },
     /// To a join.
     Joined {
@@ -519,8 +530,17 @@ pub struct PageEntry {
     pub key: Key,
     /// Held under it.
     pub version: Version,
+    /// Of the content, if it is known.
+    pub checksum: Option<Checksum>,
     /// If values were asked for.
     pub content: Option<Content>,
+}
+
+impl PageEntry {
+    /// Which cell it is, as far as that is known.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { version: self.version, checksum: self.checksum }
+    }
 }
 
 /// Why a server does not do what another asks.

@@ -2,7 +2,8 @@
 //!
 //! A [`Cell`] is what one key holds: a value or a tombstone, with the [`Version`] under which it was written.
 //! Replicas may meet cells in any order, twice, or years late; they agree all the same, because there is one
-//! rule, [`Cell::merge`]: keep the greater version. Everything else in this crate exists to decide *which*
+//! rule, [`Cell::merge`]: keep the greater version, and of two contents under one version the one with the greater
+//! [`Checksum`]. Everything else in this crate exists to decide *which*
 //! versions are issued, *when* a cell may be shown, and *how many* replicas must hold it.
 //!
 //! What is left out: no module here knows that a network, a disk or a clock exists. Times come in as
@@ -15,6 +16,7 @@ mod key;
 mod level;
 mod message;
 mod pending;
+mod stamp;
 mod status;
 mod time;
 mod version;
@@ -29,6 +31,7 @@ pub use message::{
     PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender,
 };
 pub use pending::Pending;
+pub use stamp::{Checksum, Stamp};
 pub use status::{
     DamagedRecord, PeerStatus, ScrubStatus, Status, TopologyView, ViewRange, ViewServer,
 };

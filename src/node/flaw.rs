@@ -70,11 +70,17 @@ pub enum Flaw {
     RefuseByOwnClock,
     /// After a restart a server vouches only for versions that its log holds, not for all that it may have issued.
     IssuerVouchesBySeen,
+    /// Digests and pages tell versions alone, so that comparisons do not see two contents under one version.
+    DigestVersionsOnly,
+    /// Of two contents under one version a replica keeps the one that came first.
+    EqualVersionsKeepTheFirst,
+    /// A put whose ticket one replica holds another content of was not stored, whatever the others do.
+    OtherContentOfOne,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 32] = [
+    pub const ALL: [Flaw; 35] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -107,7 +113,18 @@ impl Flaw {
         Flaw::NoScrub,
         Flaw::RefuseByOwnClock,
         Flaw::IssuerVouchesBySeen,
+        Flaw::DigestVersionsOnly,
+        Flaw::EqualVersionsKeepTheFirst,
+        Flaw::OtherContentOfOne,
     ];
+
+    /// Whether it is about several contents under one version.
+    pub(crate) fn is_of_contents(self) -> bool {
+        matches!(
+            self,
+            Flaw::DigestVersionsOnly | Flaw::EqualVersionsKeepTheFirst | Flaw::OtherContentOfOne
+        )
+    }
 
     /// The name in flags and tables.
     pub fn name(self) -> &'static str {
@@ -144,6 +161,9 @@ impl Flaw {
             Flaw::NoScrub => "no-scrub",
             Flaw::RefuseByOwnClock => "refuse-by-own-clock",
             Flaw::IssuerVouchesBySeen => "issuer-vouches-by-seen",
+            Flaw::DigestVersionsOnly => "digest-versions-only",
+            Flaw::EqualVersionsKeepTheFirst => "equal-versions-keep-the-first",
+            Flaw::OtherContentOfOne => "other-content-of-one",
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! **Idea.** The replica says nothing about that key until it is healed, so what it acknowledged is never taken back, and it
 //! stays in its life (see `replica.rs`). Meanwhile every other replica of the key is asked for its cell. One as new, from
-//! whomever, is stored here like any other, and that heals: a version stands for one content. If all others hold something
+//! whomever, is stored here like any other, and that heals; a lesser content of the same version does not. If all others hold something
 //! older, by answers that count, the cell can be had from nobody: [`Verdict::Nowhere`] lets the server begin a new life, as one
 //! that has lost its disk does.
 //!
@@ -17,7 +17,8 @@ use std::time::Duration;
 use super::Urgency;
 use super::turn::{Origin, Turn};
 use crate::model::{
-    Cell, Instant, Key, Now, PeerAnswer, PeerReply, PeerRequest, Read, ServerId, Version,
+    Cell, Checksum, Content, Instant, Key, Now, PeerAnswer, PeerReply, PeerRequest, Read, ServerId,
+    Stamp, Version,
 };
 
 /// Keys that are asked for at a time.
@@ -83,7 +84,7 @@ pub(super) struct Finding {
 
 #[derive(Debug)]
 struct Wanted {
-    version: Version,
+    stamp: Stamp,
     /// When it is to be asked for, again.
     at: Instant,
     wait: Duration,
@@ -101,8 +102,8 @@ pub(super) enum Verdict {
 }
 
 impl Heal {
-    /// What is held of `key`, of this version, cannot be read `at` this byte of that file.
-    pub(super) fn add(&mut self, now: Now, key: Key, version: Version, at: (String, u32)) {
+    /// What is held of `key` cannot be read `at` this byte of that file.
+    pub(super) fn add(&mut self, now: Now, key: Key, stamp: Stamp, at: (String, u32)) {
         self.done(&key);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -112,7 +113,7 @@ impl Heal {
         let now = now.instant;
         let (open, older) = (BTreeSet::new(), BTreeSet::new());
         self.waiting.insert((now, key.clone()));
-        self.wanted.insert(key, Wanted { version, at: now, wait: FIRST, open, older });
+        self.wanted.insert(key, Wanted { stamp, at: now, wait: FIRST, open, older });
     }
 
     /// It can be read again.
@@ -221,7 +222,9 @@ impl Heal {
         let counts =
             reply.sender.voting && reply.sender.incarnation == turn.roster.incarnation(from);
         match reply.answer {
-            PeerAnswer::Held { version, content: Some(content) } if version >= wanted.version => {
+            PeerAnswer::Held { version, content: Some(content), .. }
+                if !stamp_of(version, &content).is_below(&wanted.stamp) =>
+            {
                 // It goes through the replica's ordinary door, and heals once it is durable. Until then it is in flight.
                 let (key, epoch) = (key.clone(), range.epoch);
                 let request = PeerRequest::Store { key, epoch, cell: Cell { version, content } };
@@ -229,7 +232,8 @@ impl Heal {
                 turn.out.ask(turn.config.server, Origin::Nobody, request, expires);
                 return None;
             }
-            PeerAnswer::Held { version, .. } if counts && version < wanted.version => {
+            PeerAnswer::Held { version, .. } if counts && version <= wanted.stamp.version => {
+                // Of the same version: a lesser content.
                 wanted.older.insert(from);
             }
             _ => {}
@@ -250,4 +254,8 @@ impl Heal {
             self.land(key);
         }
     }
+}
+
+fn stamp_of(version: Version, content: &Content) -> Stamp {
+    Stamp { version, checksum: Some(Checksum::of(content)) }
 }

@@ -219,6 +219,7 @@ mod tests {
             log: Log::Cells,
             ticket: Ticket(1),
             result: error.map_or(Ok(place), Err),
+            value_crc: 0,
             position: 0,
             active: 1,
             syncs: 1,

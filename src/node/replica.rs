@@ -10,18 +10,22 @@
 //! that record, so it never answers for that key with less: it refuses, reads and pages and older stores alike, until
 //! something as new is durable. So it keeps all its promises, and unlike a server that forgot needs no new life for it.
 //!
-//! Beside its cells the replica keeps a digest of every range: how many keys it holds there, and the XOR of a
-//! hash of each key and version, so that two replicas that hold the same can see it at a glance.
+//! Beside its cells the replica keeps a digest of every range: how many keys it holds there, the XOR of a hash of each key
+//! and version, and the XOR of a hash of each key, version and content, so that two replicas that hold the same can see it at a
+//! glance. The second is told to peers of release 0.1, which know no other, and counts alone where some content is not known.
+
+mod digest;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
+use self::digest::Digest;
 use super::turn::{ReplyTo, Turn};
 use super::{Config, Flaw, Urgency};
 use crate::model::{
-    Cell, Content, Instant, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending, Read,
-    Refusal, Sender, Version,
+    Cell, Checksum, Content, Instant, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending,
+    Read, Refusal, Sender, Stamp,
 };
 use crate::storage::{
     Admission, Command, Completion, Lost, News, Place, Scrubbed, Store, StoreStats, Ticket,
@@ -60,8 +64,10 @@ pub(super) struct Replica {
 /// Nearly always there is but one.
 #[derive(Debug)]
 struct Waiters {
+    /// Whose cell was appended.
     first: ReplyTo,
-    more: Vec<ReplyTo>,
+    /// Those whose cell was the same or older, and which it was.
+    more: Vec<(ReplyTo, Stamp)>,
     /// Of the cell.
     bytes: usize,
 }
@@ -69,6 +75,8 @@ struct Waiters {
 #[derive(Debug)]
 enum Load {
     Read(ReplyTo),
+    /// This cell is to be put, once it is known what is held under its version.
+    Put(ReplyTo, Cell),
     /// The entry at this position of that page.
     PageEntry(u64, usize),
 }
@@ -98,12 +106,6 @@ pub(super) enum Reader {
     Inspector(u64),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Digest {
-    count: u64,
-    hash: u64,
-}
-
 /// What `node.rs` should know.
 #[derive(Debug)]
 pub(super) enum Report {
@@ -125,7 +127,7 @@ impl Replica {
                 turn.clock.absorb(held.version().time);
             }
             let range = turn.config.topology.index_of(held.key());
-            digests[range].add(held.key(), held.version());
+            digests[range].add(held.key(), held.stamp());
         }
         Replica {
             store,
@@ -204,8 +206,11 @@ impl Replica {
                 debug_assert!(report.is_none(), "a server's page is answered, not reported");
             }
             PeerRequest::Digest { .. } => {
-                let Digest { count, hash } = self.digests[index];
-                answer(turn, sender, to, PeerAnswer::Digest { count, hash });
+                let digest = &self.digests[index];
+                let (count, hash) = (digest.count, digest.hash);
+                let tells = turn.config.flaw != Some(Flaw::DigestVersionsOnly);
+                let contents = digest.contents().filter(|_| tells);
+                answer(turn, sender, to, PeerAnswer::Digest { count, hash, contents });
             }
             PeerRequest::Clock { .. } | PeerRequest::Ping | PeerRequest::Join(_) => {}
         }
@@ -235,9 +240,9 @@ impl Replica {
 
     /// A new life begins: this lost key may be forgotten.
     pub(super) fn forget_lost(&mut self, config: &Config, key: &Key) {
-        if let Some(version) = self.store.forget_lost(key) {
+        if let Some(stamp) = self.store.forget_lost(key) {
             let digest = &mut self.digests[config.topology.index_of(key.as_bytes())];
-            digest.remove(key.as_bytes(), version);
+            digest.remove(key.as_bytes(), stamp);
         }
     }
 
@@ -286,31 +291,41 @@ impl Replica {
 
     fn on_news(&mut self, turn: &mut Turn<'_>, sender: &Sender, news: News) -> Option<Report> {
         match news {
-            News::Published { ticket, key, before, now, healed } => {
+            News::Published { ticket, key, put, before, now, healed } => {
                 if before != now {
                     let digest = &mut self.digests[turn.config.topology.index_of(key.as_bytes())];
-                    if !before.is_zero() {
+                    if !before.version.is_zero() {
                         digest.remove(key.as_bytes(), before);
                     }
                     digest.add(key.as_bytes(), now);
                 }
-                for to in self.end_append(ticket) {
-                    answer(turn, sender, to, PeerAnswer::Stored { current: now });
+                for (to, sent) in self.end_append(ticket) {
+                    answer(turn, sender, to, stored(sent.unwrap_or(put), now));
                 }
                 healed.then_some(Report::Healed { key })
             }
             News::Rejected { ticket, .. } => {
                 turn.out.count("stores_rejected");
-                for to in self.end_append(ticket) {
+                for (to, _) in self.end_append(ticket) {
                     answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
                 }
                 None
             }
-            News::Loaded { ticket, key, cell } => self.loaded(turn, sender, ticket, &key, cell),
             News::Scrubbed(scrubbed) => Some(Report::Scrubbed(scrubbed)),
+            News::Loaded { ticket, key, cell, checksum, learnt } => {
+                let stamp = Stamp { version: cell.version, checksum: Some(checksum) };
+                if learnt {
+                    self.learn(turn, &key, stamp);
+                }
+                self.loaded(turn, sender, ticket, &key, stamp, cell.content)
+            }
+            News::Learnt { key, now } => {
+                self.learn(turn, &key, now);
+                None
+            }
             News::Damaged { ticket, lost } => {
                 match ticket.and_then(|ticket| self.end_load(ticket)) {
-                    Some(Load::Read(to)) => {
+                    Some(Load::Read(to) | Load::Put(to, _)) => {
                         answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
                     }
                     // The page can never be complete: whoever reads it gets none.
@@ -322,11 +337,24 @@ impl Replica {
         }
     }
 
-    /// Who has waited for it.
-    fn end_append(&mut self, ticket: Ticket) -> impl Iterator<Item = ReplyTo> + use<> {
+    /// Who has waited for it, and which cell each had sent, if it was not the one appended.
+    fn end_append(
+        &mut self,
+        ticket: Ticket,
+    ) -> impl Iterator<Item = (ReplyTo, Option<Stamp>)> + use<> {
         let waiters = self.appends.remove(ticket.0);
         self.storing -= waiters.as_ref().map_or(0, |waiters| waiters.bytes);
-        waiters.into_iter().flat_map(|Waiters { first, more, .. }| [first].into_iter().chain(more))
+        waiters.into_iter().flat_map(|Waiters { first, more, .. }| {
+            let more = more.into_iter().map(|(to, sent)| (to, Some(sent)));
+            [(first, None)].into_iter().chain(more)
+        })
+    }
+
+    /// Of a held cell the content is known now.
+    fn learn(&mut self, turn: &Turn<'_>, key: &Key, stamp: Stamp) {
+        let digest = &mut self.digests[turn.config.topology.index_of(key.as_bytes())];
+        digest.remove(key.as_bytes(), Stamp { checksum: None, ..stamp });
+        digest.add(key.as_bytes(), stamp);
     }
 
     fn begin_load(&mut self, ticket: Ticket, load: Load, place: Place) {
@@ -353,25 +381,24 @@ impl Replica {
         if turn.config.flaw == Some(Flaw::ReadUnsynced)
             && let Some(Cell { version, content }) = self.store.pending(key).cloned()
         {
+            let checksum = Some(Checksum::of(&content));
             let content = with_value.then_some(content);
-            answer(turn, sender, to, PeerAnswer::Held { version, content });
+            answer(turn, sender, to, PeerAnswer::Held { version, checksum, content });
             return;
         }
         if self.store.is_lost(key) {
             let answered = if turn.config.flaw == Some(Flaw::VoteForWhatWasLost) {
-                PeerAnswer::Held { version: Version::ZERO, content: None }
+                shown(Stamp::default(), None)
             } else {
                 PeerAnswer::Refused(Refusal::Storage)
             };
             answer(turn, sender, to, answered);
             return;
         }
-        let held = match self.store.find(key) {
-            None => PeerAnswer::Held { version: Version::ZERO, content: None },
-            Some((version, _)) if !with_value => PeerAnswer::Held { version, content: None },
-            Some((version, Whereabouts::Memory(content))) => {
-                PeerAnswer::Held { version, content: Some(content) }
-            }
+        let found = match self.store.find(key) {
+            None => shown(Stamp::default(), None),
+            Some((stamp, _)) if !with_value => shown(stamp, None),
+            Some((stamp, Whereabouts::Memory(content))) => shown(stamp, Some(content)),
             Some((_, Whereabouts::Disk(_))) if self.loading >= turn.config.max_loading => {
                 self.put_off(turn, sender, Waiting::Read(to, key.clone()));
                 return;
@@ -384,7 +411,7 @@ impl Replica {
                 return;
             }
         };
-        answer(turn, sender, to, held);
+        answer(turn, sender, to, found);
     }
 
     fn put(&mut self, turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, key: &Key, cell: &Cell) {
@@ -399,7 +426,7 @@ impl Replica {
                 self.store.pending(key).filter(|newer| newer.version > cell.version)
         {
             let current = newer.version;
-            answer(turn, sender, to, PeerAnswer::Stored { current });
+            answer(turn, sender, to, PeerAnswer::Stored { current, other: None });
             return;
         }
         let bytes = key.as_bytes().len() + cell.content.len();
@@ -412,22 +439,42 @@ impl Replica {
         let admission = self.store.put(key, cell, &mut self.commands);
         turn.out.storage(self.commands.drain(..));
         match admission {
-            Admission::Held { current } => {
-                answer(turn, sender, to, PeerAnswer::Stored { current });
+            Admission::Held { current, other } => {
+                answer(turn, sender, to, PeerAnswer::Stored { current, other });
+            }
+            Admission::Unread if self.loading >= turn.config.max_loading => {
+                answer(turn, sender, to, PeerAnswer::Refused(Refusal::Overloaded));
+            }
+            Admission::Unread => {
+                if let Some((_, Whereabouts::Disk(place))) = self.store.find(key)
+                    && let Some(ticket) = self.store.load(key, &mut self.commands)
+                {
+                    self.begin_load(ticket, Load::Put(to, cell.clone()), place);
+                }
+                turn.out.storage(self.commands.drain(..));
             }
             Admission::Lost if turn.config.flaw == Some(Flaw::VoteForWhatWasLost) => {
-                answer(turn, sender, to, PeerAnswer::Stored { current: cell.version });
+                let current = cell.version;
+                answer(turn, sender, to, PeerAnswer::Stored { current, other: None });
             }
             Admission::Lost => {
                 answer(turn, sender, to, PeerAnswer::Refused(Refusal::Storage));
             }
             Admission::Pending(ticket) => {
                 if turn.config.flaw == Some(Flaw::AckBeforeSync) {
-                    answer(turn, sender, to, PeerAnswer::Stored { current: cell.version });
+                    let current = cell.version;
+                    answer(turn, sender, to, PeerAnswer::Stored { current, other: None });
                     return;
                 }
                 match self.appends.get_mut(ticket.0) {
-                    Some(waiters) => waiters.more.push(to),
+                    Some(waiters) => {
+                        // Of an older version nobody asks which content it was.
+                        let version = cell.version;
+                        let newest = self.store.pending(key);
+                        let is_another = newest.is_some_and(|newest| newest.version == version);
+                        let checksum = is_another.then(|| Checksum::of(&cell.content));
+                        waiters.more.push((to, Stamp { version, checksum }));
+                    }
                     None => {
                         self.storing += bytes;
                         let waiters = Waiters { first: to, more: Vec::new(), bytes };
@@ -495,7 +542,10 @@ impl Replica {
                     }
                 }
             }
-            entries.push(PageEntry { key: held.to_key(), version: held.version(), content });
+            let Stamp { version, checksum } = held.stamp();
+            let tells = turn.config.flaw != Some(Flaw::DigestVersionsOnly);
+            let checksum = checksum.filter(|_| tells);
+            entries.push(PageEntry { key: held.to_key(), version, checksum, content });
         }
         if on_disk.is_empty() {
             return finish_page(turn, sender, reader, entries, truncated);
@@ -526,23 +576,28 @@ impl Replica {
         sender: &Sender,
         ticket: Ticket,
         key: &Key,
-        cell: Cell,
+        stamp: Stamp,
+        content: Content,
     ) -> Option<Report> {
         match self.end_load(ticket)? {
             // Something newer was shown meanwhile: what a replica says never gets older.
-            Load::Read(to) if self.store.version(key) > cell.version => {
+            Load::Read(to) if stamp.is_below(&self.store.stamp(key)) => {
                 self.read(turn, sender, to, key, true);
                 None
             }
             Load::Read(to) => {
-                let Cell { version, content } = cell;
-                answer(turn, sender, to, PeerAnswer::Held { version, content: Some(content) });
+                answer(turn, sender, to, shown(stamp, Some(content)));
+                None
+            }
+            Load::Put(to, cell) => {
+                self.put(turn, sender, to, key, &cell);
                 None
             }
             Load::PageEntry(number, position) => {
                 let page = self.pages.get_mut(&number)?;
                 let entry = &mut page.entries[position];
-                (entry.version, entry.content) = (cell.version, Some(cell.content));
+                (entry.version, entry.checksum) = (stamp.version, stamp.checksum);
+                entry.content = Some(content);
                 page.missing -= 1;
                 if page.missing > 0 {
                     return None;
@@ -616,27 +671,15 @@ fn answer(turn: &mut Turn<'_>, sender: &Sender, to: ReplyTo, answer: PeerAnswer)
     turn.out.reply(to, PeerReply { sender: sender.clone(), answer });
 }
 
-impl Digest {
-    fn add(&mut self, key: &[u8], version: Version) {
-        self.count += 1;
-        self.hash ^= hash(key, version);
-    }
-
-    fn remove(&mut self, key: &[u8], version: Version) {
-        debug_assert!(self.count > 0, "a key that was not counted");
-        self.count -= 1;
-        self.hash ^= hash(key, version);
-    }
+fn shown(stamp: Stamp, content: Option<Content>) -> PeerAnswer {
+    PeerAnswer::Held { version: stamp.version, checksum: stamp.checksum, content }
 }
 
-/// Versions tell cells of a key apart, so the content need not be hashed.
-fn hash(key: &[u8], version: Version) -> u64 {
-    let mut seed = [0; 20];
-    seed[..8].copy_from_slice(&version.time.to_be_bytes());
-    seed[8..10].copy_from_slice(&version.server.0.to_be_bytes());
-    seed[10..14].copy_from_slice(&version.incarnation.0.to_be_bytes());
-    seed[14..18].copy_from_slice(&version.step.to_be_bytes());
-    xxhash_rust::xxh3::xxh3_64_with_seed(key, xxhash_rust::xxh3::xxh3_64(&seed))
+/// What whoever sent one cell is told, now that this one is held.
+fn stored(sent: Stamp, now: Stamp) -> PeerAnswer {
+    debug_assert!(now.version >= sent.version, "what is held is older than what was stored");
+    let differs = now.version == sent.version && !now.agrees_with(&sent);
+    PeerAnswer::Stored { current: now.version, other: now.checksum.filter(|_| differs) }
 }
 
 /// What a deleted or unread entry of a page shows.

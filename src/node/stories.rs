@@ -5,7 +5,7 @@
 //!
 //! | command | |
 //! |---|---|
-//! | `cluster nodes=4 replicas=3` | starts servers, ranges from 1-byte starts `a`, `b`, …; lets them all come to vote |
+//! | `cluster nodes=4 replicas=3` | starts servers, ranges from 1-byte starts `a`, `b`, …; lets them all come to vote; with `old=2`, n2 holds and tells contents as release 0.1 does |
 //! | `put n1 key=value level=quorum`, `delete n1 key`, `get n1 key`, `scan n1 limit=10` | a client calls; `ticket=V` retries |
 //! | `prepare n1 key` | it asks for a ticket |
 //! | `clock n1 days=3650` | its wall clock is that far off |
@@ -14,6 +14,7 @@
 //! | `stall n2` / `unstall n2` | its disk does nothing / catches up |
 //! | `rot n2 text` | a bit of that text turns in its log |
 //! | `scrub n2` | its sealed segments are read through from its next start on |
+//! | `upgrade n2` | it is of this release from its next start on |
 //! | `crash n2` / `restart n2` / `wipe n2` | links break, unsynced bytes are lost / comes back / its disk is empty |
 //! | `advance ms=1000` | time passes, in steps of the nodes' own deadlines |
 //! | `state key` | what every server holds of a key, who votes, and whose disk is not well |
@@ -34,7 +35,7 @@ use crate::model::{
 };
 use crate::ring::Placement;
 use crate::storage::{
-    self, Disk as _, Engine, EngineOptions, MemoryDisk, StoreOptions, SyncPolicy,
+    self, Disk as _, Engine, EngineOptions, MemoryDisk, StorageFlaw, StoreOptions, SyncPolicy,
 };
 
 /// Where the wall clock of every server starts.
@@ -122,6 +123,8 @@ struct Stage {
     pages: (u64, u64),
     /// How far wall clocks are off, in microseconds.
     clocks: BTreeMap<ServerId, i64>,
+    /// Of release 0.1, where it is asked what it holds.
+    old: Option<ServerId>,
 }
 
 /// Of [`Config`], where a story wants another.
@@ -167,6 +170,8 @@ impl Runner for Stage {
                 let storing = args.take_key("storing").map(str::parse).transpose()?;
                 let hint_bytes = args.take_key("hint_bytes").map(str::parse).transpose()?;
                 let page = args.take_key("page").map(str::parse).transpose()?;
+                let old: Option<u16> = args.take_key("old").map(str::parse).transpose()?;
+                self.old = old.map(ServerId);
                 self.bounds = Bounds { hints, storing, hint_bytes, page };
                 self.cluster(nodes, replicas)?;
             }
@@ -181,9 +186,10 @@ impl Runner for Stage {
             }
             "delete" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
+                let ticket = args.take_key("ticket").map(version).transpose()?;
                 let server = self.server(args.next_pos())?;
                 let key = args.next_pos().ok_or("give a key")?;
-                self.put(server, key, Content::Tombstone, level, None, None)?;
+                self.put(server, key, Content::Tombstone, level, ticket, None)?;
             }
             "get" => {
                 let level = args.take_key("level").unwrap_or("quorum").parse()?;
@@ -269,6 +275,10 @@ impl Runner for Stage {
             }
             "scrub" => {
                 self.scrubs.insert(self.server(args.next_pos())?);
+            }
+            "upgrade" => {
+                let server = self.server(args.next_pos())?;
+                self.old = self.old.filter(|old| *old != server);
             }
             "restart" => {
                 let server = self.server(args.next_pos())?;
@@ -372,6 +382,9 @@ impl Stage {
         config.server = server;
         config.first_request = self.lives << 32;
         config.scrub_rate = if self.scrubs.contains(&server) { config.scrub_rate } else { 0 };
+        if self.old == Some(server) {
+            config.cells.flaw = Some(StorageFlaw::EqualVersionsKeepTheFirst);
+        }
         let (now, seed) = (self.moment(server), self.lives);
         let actor = self.actor(server);
         let disk = actor.disk.take().ok_or("it is running")?;
@@ -456,7 +469,10 @@ impl Stage {
                 }
                 self.messages.push_back(Message::Request { from: server, to, id, request });
             }
-            Effect::Reply { to, id, reply } => {
+            Effect::Reply { to, id, mut reply } => {
+                if self.old == Some(server) {
+                    without_contents(&mut reply.answer);
+                }
                 if let Some(text) = show_answer(&reply) {
                     let held = if self.is_held(server, to) { "  (held)" } else { "" };
                     let _ = writeln!(self.trace, "n{server} → n{to} {text}{held}");
@@ -676,14 +692,30 @@ fn show_request(request: &PeerRequest) -> Option<String> {
     })
 }
 
+/// What release 0.1 would not have told.
+fn without_contents(answer: &mut PeerAnswer) {
+    match answer {
+        PeerAnswer::Held { checksum, .. } => *checksum = None,
+        PeerAnswer::Stored { other, .. } => *other = None,
+        PeerAnswer::Page { entries, .. } => {
+            entries.iter_mut().for_each(|entry| entry.checksum = None);
+        }
+        PeerAnswer::Digest { contents, .. } => *contents = None,
+        _ => {}
+    }
+}
+
 fn show_answer(reply: &PeerReply) -> Option<String> {
     let answer = match &reply.answer {
         PeerAnswer::Pong => return None,
-        PeerAnswer::Held { version, content: None } => format!("held @{version}"),
-        PeerAnswer::Held { version, content: Some(content) } => {
+        PeerAnswer::Held { version, content: None, .. } => format!("held @{version}"),
+        PeerAnswer::Held { version, content: Some(content), .. } => {
             format!("held {} @{version}", show_content(content))
         }
-        PeerAnswer::Stored { current } => format!("stored @{current}"),
+        PeerAnswer::Stored { current, other: None } => format!("stored @{current}"),
+        PeerAnswer::Stored { current, other: Some(_) } => {
+            format!("stored @{current}, another content")
+        }
         PeerAnswer::Page { entries, truncated } => {
             let more = if *truncated { ", more" } else { "" };
             format!("page of {}{more}", entries.len())

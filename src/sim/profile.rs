@@ -204,6 +204,9 @@ impl Profile {
             | Flaw::OneForgetsWrites => Profile::Outages,
             Flaw::DiskStaysUnnamed | Flaw::SparedCounts => Profile::Hangs,
             Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen => Profile::Years,
+            Flaw::DigestVersionsOnly
+            | Flaw::EqualVersionsKeepTheFirst
+            | Flaw::OtherContentOfOne => Profile::Cuts,
         }
     }
 
@@ -329,11 +332,13 @@ pub enum Activity {
     One,
     /// The same at AVAILABLE.
     Available,
+    /// Tickets that are used again for another value.
+    Tickets,
 }
 
 impl Activity {
     /// All of them.
-    pub const ALL: [Activity; 7] = [
+    pub const ALL: [Activity; 8] = [
         Activity::Any,
         Activity::Hot,
         Activity::Many,
@@ -341,6 +346,7 @@ impl Activity {
         Activity::Scans,
         Activity::One,
         Activity::Available,
+        Activity::Tickets,
     ];
 
     /// The name in flags and replays.
@@ -353,6 +359,7 @@ impl Activity {
             Activity::Scans => "scans",
             Activity::One => "one",
             Activity::Available => "available",
+            Activity::Tickets => "tickets",
         }
     }
 }

@@ -37,6 +37,10 @@ summary! {
     writes_unknown,
     /// Writes sent again.
     retries,
+    /// Writes under a ticket that was used for another value.
+    tickets_reused,
+    /// Of them refused for that.
+    tickets_refused,
     /// Reads that found out.
     reads_ok,
     /// Reads that did not.

@@ -1,5 +1,6 @@
 //! Clients: each does one operation after the other and notes what it was told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::history::{Kind, Operation, Outcome, Value};
@@ -51,6 +52,8 @@ struct Mix {
     availables: u64,
     /// Tickets are kept for up to so many milliseconds before they are used.
     keeps: u64,
+    /// Of the writes at QUORUM or ALL: under a ticket that the client has used for another value.
+    reuses: u64,
 }
 
 impl Mix {
@@ -64,6 +67,7 @@ impl Mix {
             reads_at_one: 80,
             availables: 0,
             keeps: numbers.keeps,
+            reuses: 40,
         };
         match activity {
             Activity::Any => {
@@ -84,6 +88,7 @@ impl Mix {
             Activity::Scans => Mix { keys: 6, scans: 700, ..hot },
             Activity::One => Mix { ones: 500, ..hot },
             Activity::Available => Mix { availables: 700, ..hot },
+            Activity::Tickets => Mix { reuses: 400, ..hot },
         }
     }
 }
@@ -116,6 +121,10 @@ pub(super) struct Client {
     number: usize,
     random: Random,
     current: Option<Current>,
+    /// Whether it uses a ticket once more.
+    reuses: Random,
+    /// The last ticket it has used of each key, and when the write began that it was for.
+    used: BTreeMap<Key, (Version, u64)>,
     /// The newest version that it has been told of.
     seen: Version,
 }
@@ -155,6 +164,10 @@ pub(super) struct Workload {
     forgets_tickets: bool,
     pub(super) operations: Vec<Operation>,
     pub(super) retries: u64,
+    /// Writes under a ticket that was used for another value.
+    pub(super) reused: u64,
+    /// Of them refused for that.
+    pub(super) reuses_refused: u64,
     pub(super) scanned: u64,
     /// Of them at ONE.
     pub(super) scanned_at_one: u64,
@@ -171,9 +184,13 @@ impl Workload {
         activity: Activity,
         shape: Shape,
         forgets_tickets: bool,
+        reuses_tickets: bool,
     ) -> Workload {
         let mut random = Random::stream(seed, "keys");
-        let mix = Mix::of(activity, numbers, &mut random);
+        let mut mix = Mix::of(activity, numbers, &mut random);
+        if !reuses_tickets {
+            mix.reuses = 0;
+        }
         let mut keys: Vec<_> = (0..mix.keys)
             .map(|i| Key::bound(format!("{}{i}", random.pick(shape.letters()).unwrap_or(&""))))
             .collect();
@@ -187,6 +204,8 @@ impl Workload {
             number,
             random: Random::stream(seed, &format!("client {number}")),
             current: None,
+            reuses: Random::stream(seed, &format!("tickets of client {number}")),
+            used: BTreeMap::new(),
             seen: Version::ZERO,
         };
         Workload {
@@ -200,6 +219,8 @@ impl Workload {
             forgets_tickets,
             operations: Vec::new(),
             retries: 0,
+            reused: 0,
+            reuses_refused: 0,
             scanned: 0,
             scanned_at_one: 0,
             out_of_order: Vec::new(),
@@ -232,7 +253,7 @@ impl Workload {
             return None;
         }
         self.left -= 1;
-        let Client { random, current, seen, .. } = &mut self.clients[client];
+        let Client { random, current, seen, reuses, used, .. } = &mut self.clients[client];
         let one = random.chance(self.mix.ones);
         let available = !one && self.mix.availables > 0 && random.chance(self.mix.availables);
         let fits = |key: &&Key| (is_at_one(key), is_at_available(key)) == (one, available);
@@ -259,8 +280,15 @@ impl Workload {
         };
         let at_one = kind == Kind::Read && random.chance(self.mix.reads_at_one);
         let level = if at_one { Level::One } else { level };
-        let preparing = kind != Kind::Read && !one && random.chance(150);
-        let after = (kind != Kind::Read && random.chance(250)).then_some(*seen);
+        let mut preparing = kind != Kind::Read && !one && random.chance(150);
+        let mut after = (kind != Kind::Read && random.chance(250)).then_some(*seen);
+        let may_reuse = kind != Kind::Read && !one && !available;
+        let reused =
+            used.get(&key).copied().filter(|_| may_reuse && reuses.chance(self.mix.reuses));
+        if reused.is_some() {
+            (preparing, after) = (false, None);
+            self.reused += 1;
+        }
         let mut scan = None;
         let request = match kind {
             Kind::Read if !one && !available && random.chance(self.mix.scans) => {
@@ -280,10 +308,15 @@ impl Workload {
             Kind::Write(_) if preparing => {
                 ClientRequest::Prepare { key: key.clone(), level, timeout, after }
             }
-            Kind::Write(value) => put(&key, value, level, timeout, None, after),
+            Kind::Write(value) => {
+                let ticket = reused.map(|(version, _)| version);
+                put(&key, value, level, timeout, ticket, after)
+            }
         };
         let sent = kind != Kind::Read && !preparing;
-        let (start, retries, ticket) = (now, 0, None);
+        // Under a ticket it has its place among the others from when that was used first.
+        let start = reused.map_or(now, |(_, began)| began);
+        let (retries, ticket) = (0, reused.map(|(version, _)| version));
         *current = Some(Current {
             key,
             kind,
@@ -302,7 +335,7 @@ impl Workload {
 
     /// The client was told something, or nothing.
     pub(super) fn told(&mut self, client: usize, now: u64, told: Told) -> Next {
-        let Client { number, random, current, seen } = &mut self.clients[client];
+        let Client { number, random, current, seen, used, .. } = &mut self.clients[client];
         // One that was refused does not come back at once.
         let went_well = matches!(told, Told::Answer(Ok(_)));
         let think = Next::Think(random.below(if went_well { 20_000 } else { 400_000 }));
@@ -364,12 +397,14 @@ impl Workload {
             }
             (Kind::Write(_), Told::Answer(Err(failure))) if failure.is_definite() => {
                 // A version to write after is refused as well where its issuer cannot be asked: nothing was sent under it.
-                if matches!(&failure, Failure::Invalid(invalid) if *invalid != Invalid::After) {
+                if matches!(&failure, Failure::Invalid(invalid) if !matches!(invalid, Invalid::After | Invalid::TicketUsed))
+                {
                     let Current { server, ticket, .. } = &operation;
                     self.disowned.push(format!(
                         "server {server} refuses a write under {ticket:?}: {failure}"
                     ));
                 }
+                self.reuses_refused += u64::from(failure == Failure::Invalid(Invalid::TicketUsed));
                 // Nothing was stored by this attempt; an earlier one may still.
                 if operation.retries > 0 { Outcome::Unknown } else { Outcome::Refused }
             }
@@ -401,7 +436,14 @@ impl Workload {
                 }
             }
         };
-        let Current { key, kind, start, server, level, .. } = operation;
+        let Current { key, kind, start, server, level, ticket, .. } = operation;
+        let version = match outcome {
+            Outcome::Done(version) => Some(version),
+            _ => ticket,
+        };
+        if let (Kind::Write(_), Some(version)) = (kind, version) {
+            used.insert(key.clone(), (version, start));
+        }
         let (client, end) = (*number, now);
         self.operations.push(Operation { client, server, level, key, kind, start, end, outcome });
         think

@@ -19,7 +19,7 @@ use super::workload::{Next, Told, Workload};
 use super::{Options, Report, Summary};
 use crate::model::{
     CallId, ClientRequest, ClientResponse, FolderId, Incarnation, Instant, Key, Now, PeerAnswer,
-    PeerReply, PeerRequest, Read, Refusal, RequestId, ServerId, Version,
+    PeerReply, PeerRequest, Read, Refusal, RequestId, ServerId, Stamp, Version,
 };
 use crate::node::{Event, Flaw, Node};
 use crate::ring::Topology;
@@ -199,11 +199,11 @@ pub(super) struct World {
     /// What each server was told that another one durably holds.
     stored: BTreeMap<(ServerId, ServerId, Key), Version>,
     /// Stores that were sent since faults have stopped, and are no hints: from whom, to whom, under which number.
-    mending: BTreeSet<(ServerId, ServerId, RequestId)>,
+    mending: BTreeMap<(ServerId, ServerId, RequestId), Stamp>,
     /// What whom has told whom in answer to one of these, of which key, and when.
-    mended: BTreeMap<(ServerId, ServerId, Key), (Version, u64)>,
+    mended: BTreeMap<(ServerId, ServerId, Key), (Stamp, u64)>,
     /// Cells that were sent to mend something while there were faults.
-    sent_early: BTreeSet<(ServerId, ServerId, Key, Version)>,
+    sent_early: BTreeSet<(ServerId, ServerId, Key, Stamp)>,
     /// Marks in the place of hints: whose, of whom, from which start on, and when something was missed last.
     marks: BTreeMap<(ServerId, ServerId, Key), u64>,
     /// When whom has begun to compare whom, from which start on.
@@ -262,6 +262,8 @@ impl World {
             };
         }
         let forgets = options.flaw == Some(Flaw::RetryUnderNewVersion);
+        // Any other rule left out is to be met without it.
+        let reuses = options.flaw.is_none_or(Flaw::is_of_contents);
         World {
             options,
             numbers,
@@ -272,7 +274,7 @@ impl World {
             coming: BTreeMap::new(),
             servers,
             network: Network::new(seed, numbers),
-            workload: Workload::new(seed, numbers, options.activity, shape, forgets),
+            workload: Workload::new(seed, numbers, options.activity, shape, forgets, reuses),
             faults,
             disks: Random::stream(seed, "disks"),
             calls: BTreeMap::new(),
@@ -294,7 +296,7 @@ impl World {
             sync_failed: None,
             links: BTreeMap::new(),
             stored: BTreeMap::new(),
-            mending: BTreeSet::new(),
+            mending: BTreeMap::new(),
             mended: BTreeMap::new(),
             sent_early: BTreeSet::new(),
             marks: BTreeMap::new(),
@@ -485,7 +487,7 @@ impl World {
             self.compared.insert((from, to, start.clone()), self.now);
         }
         if let PeerRequest::Store { key, cell, .. } = &request {
-            self.watch_mending(from, to, id, key, cell.version);
+            self.watch_mending(from, to, id, key, Stamp::of(cell));
         }
         let mut out = BytesMut::new();
         match encode_call(Format::NATIVE, Sequence(1), &Call::Peer(request), &mut out) {
@@ -509,12 +511,16 @@ impl World {
             self.refused.insert((from, to, id));
         }
         let said = match &reply.answer {
-            PeerAnswer::Held { version, .. } => Some(*version),
-            PeerAnswer::Stored { current } => Some(*current),
+            PeerAnswer::Held { version, checksum, .. } => {
+                Some(Stamp { version: *version, checksum: *checksum })
+            }
+            PeerAnswer::Stored { current, other } => {
+                Some(Stamp { version: *current, checksum: *other })
+            }
             _ => None,
         };
-        if let (Some(version), Some(key), true) = (said, &key, reply.sender.voting) {
-            self.observer.hear(from, reply.sender.incarnation, key, version);
+        if let (Some(stamp), Some(key), true) = (said, &key, reply.sender.voting) {
+            self.observer.hear(from, reply.sender.incarnation, key, stamp);
         }
         if method != Method::PeerPing {
             self.note(|| format!("{from} → {to} {reply:?}"));
@@ -541,12 +547,13 @@ impl World {
         to: ServerId,
         id: RequestId,
         key: &Key,
-        version: Version,
+        stamp: Stamp,
     ) {
+        let version = stamp.version;
         let is_this = |hint: &Kept| {
             (hint.holder, hint.target, hint.version) == (from, to, version) && hint.place == *key
         };
-        let sent = (from, to, key.clone(), version);
+        let sent = (from, to, key.clone(), stamp);
         if !self.calm {
             self.sent_early.insert(sent);
             return;
@@ -554,15 +561,15 @@ impl World {
         if self.hints.iter().any(is_this) || self.sent_early.contains(&sent) {
             return;
         }
-        self.mending.insert((from, to, id));
+        self.mending.insert((from, to, id), stamp);
         if let Some((held, at)) = self.mended.get(&(to, from, key.clone())).copied()
-            && held >= version
+            && held >= stamp
             && self.now > at + TWICE
             && self.unsettled.is_empty()
         {
             self.unsettled.push(format!(
-                "settled: server {from} mends {version} of key {key} at server {to}, which said {} ms ago \
-                 that it held {held}",
+                "settled: server {from} mends {stamp:?} of key {key} at server {to}, which said {} ms ago \
+                 that it held {held:?}",
                 (self.now - at) / 1_000
             ));
         }
@@ -592,15 +599,17 @@ impl World {
             whole(frame).and_then(|message| decode_reply(Format::NATIVE.protocol, message).ok());
         match reply {
             Some((_, Reply::Peer(Ok(reply)))) => {
-                if let (PeerAnswer::Stored { current }, Some((_, Some(key)))) =
+                if let (PeerAnswer::Stored { current, other }, Some((_, Some(key)))) =
                     (&reply.answer, self.about.get(&(from, to, id)))
                 {
                     let told = self.stored.entry((to, from, key.clone())).or_default();
                     *told = (*told).max(*current);
-                    if self.mending.remove(&(to, from, id)) {
-                        let told = (*current, self.now);
+                    if let Some(sent) = self.mending.remove(&(to, from, id)) {
+                        let is_sent = *current == sent.version && other.is_none();
+                        let held = Stamp { version: *current, checksum: *other };
+                        let told = (if is_sent { sent } else { held }, self.now);
                         let mended = self.mended.entry((from, to, key.clone())).or_insert(told);
-                        *mended = if *current > mended.0 { told } else { *mended };
+                        *mended = if told.0 > mended.0 { told } else { *mended };
                     }
                 }
                 self.step(to, Event::Reply { from, id, reply });

@@ -138,6 +138,8 @@ pub enum Completion {
         ticket: Ticket,
         /// Where it lies.
         result: Result<Place, AppendError>,
+        /// CRC32C of the value; of no bytes where there is none.
+        value_crc: u32,
         /// The log's highest durable position now.
         position: u64,
         /// The segment that is written to now: all below it are sealed and may be compacted.

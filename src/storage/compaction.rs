@@ -20,7 +20,7 @@ use super::store::{Purpose, Segment};
 use super::{
     Command, LoadError, Log, News, Place, Record, StorageFlaw, Store, Ticket, Whereabouts,
 };
-use crate::model::{Cell, Content, Key};
+use crate::model::{Cell, Content, Key, Stamp};
 
 /// One segment at a time is emptied, chunk by chunk.
 #[derive(Debug, Default)]
@@ -198,8 +198,8 @@ impl Store {
             }
             let held = self.keydir.get(key.as_bytes());
             let Some(held) = held.filter(|held| held.place().segment == segment) else { continue };
-            let (version, place) = (held.version(), held.place());
-            let now = Lost { key: key.clone(), version, place };
+            let (Stamp { version, checksum }, place) = (held.stamp(), held.place());
+            let now = Lost { key: key.clone(), version, checksum, place };
             let ticket = match held.whereabouts() {
                 Whereabouts::Memory(content) => {
                     self.move_one(key, Cell { version, content }, place, commands)
@@ -259,7 +259,7 @@ impl Store {
             self.salvage_next(segment, left, commands);
             return lost.map(|lost| News::Damaged { ticket: None, lost: Some(lost) });
         };
-        let Lost { key, version, place } = found.clone();
+        let Lost { key, version, place, .. } = found.clone();
         let ticket = self.move_one(key, Cell { version, content }, place, commands);
         self.compaction = Compaction::Salvaging { segment, left, ticket, now: found };
         None

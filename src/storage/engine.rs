@@ -504,7 +504,7 @@ impl Writer {
         if let Err(error) = written {
             self.undo(disk, &file, touched)?;
             let why = refusal(&error).unwrap_or(AppendError::Write);
-            let failed = batch.iter().map(|one| self.completion(one.ticket, Err(why)));
+            let failed = batch.iter().map(|one| self.completion(one.ticket, Err(why), 0));
             completions.extend(failed);
             return Ok(());
         }
@@ -516,7 +516,7 @@ impl Writer {
         }
         for Appended { ticket, place, record, value_crc } in batch {
             self.keys.push(&KeyEntry::of(&record, place, value_crc));
-            completions.push(self.completion(ticket, Ok(place)));
+            completions.push(self.completion(ticket, Ok(place), value_crc));
         }
         Ok(())
     }
@@ -572,11 +572,16 @@ impl Writer {
         }
     }
 
-    fn completion(&self, ticket: Ticket, result: Result<Place, AppendError>) -> Completion {
+    fn completion(
+        &self,
+        ticket: Ticket,
+        result: Result<Place, AppendError>,
+        value_crc: u32,
+    ) -> Completion {
         // Under an interval policy what is written counts, as far as this process can tell.
         let position = self.next - 1;
         let (active, syncs) = (self.segment, self.syncs);
-        Completion::Appended { log: self.log, ticket, result, position, active, syncs }
+        Completion::Appended { log: self.log, ticket, result, value_crc, position, active, syncs }
     }
 
     fn sync<D: Disk>(&mut self, disk: &mut D) -> Result<(), Broken> {

@@ -13,6 +13,8 @@ pub(crate) enum StorageFlaw {
     CutDamage,
     /// A record's checksum vouches for its bytes alone, wherever they are. Set by `tests/forged.rs`, which notices it.
     Unsalted,
+    /// Of two contents under one version the one that came first stays.
+    EqualVersionsKeepTheFirst,
 }
 
 /// The bytes of a record that nobody has appended, as anyone can make them who has read this code: of this key, with a time

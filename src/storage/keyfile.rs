@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::record::{MAX_POSITION, MIN_LENGTH, read_version, write_version};
 use super::segment::HEADER_ONE;
 use super::{Disk, Log, Place, Record};
-use crate::model::{Content, Key, Version};
+use crate::model::{Checksum, Content, Key, Stamp, Version};
 
 const MAGIC: [u8; 7] = *b"CHRDKEY";
 /// Of release 0.1.
@@ -51,6 +51,15 @@ pub(super) enum EntryKind {
 }
 
 impl KeyEntry {
+    /// Which cell it is, as far as that is known.
+    pub(super) fn stamp(&self) -> Stamp {
+        let checksum = match self.kind {
+            EntryKind::Value => self.value_crc.map(Checksum::of_value),
+            EntryKind::Tombstone | EntryKind::Erase => Some(Checksum::TOMBSTONE),
+        };
+        Stamp { version: self.version, checksum }
+    }
+
     pub(super) fn of(record: &Record, place: Place, value_crc: u32) -> KeyEntry {
         let value_crc = Some(value_crc);
         match record {

@@ -42,7 +42,7 @@ use super::record::{self, Headed, MAX_POSITION, RecordFormat, Seed, Written};
 use super::segment::{HEADER, Header, segment_number};
 use super::store::Lost;
 use super::{Disk, Log, Place, Recovered};
-use crate::model::{HybridClock, Key, ServerId, Version};
+use crate::model::{Checksum, HybridClock, Key, ServerId, Stamp, Version};
 use pieces::Rest;
 use reading::{Tail, read_last, read_sealed};
 
@@ -290,10 +290,11 @@ fn find<D: Disk>(
 impl Gathered {
     /// The values of these records are damaged, and their segment counts: the key and its version are held, and not readable.
     fn take_unreadable(&mut self, damaged: Vec<(Place, Headed)>) {
-        for (place, Headed { key, version, .. }) in damaged {
+        for (place, Headed { key, version, value_crc, .. }) in damaged {
             self.newest = self.newest.max(version.time);
-            self.keydir.put(key.as_bytes(), version, place, Holding::OnDisk);
-            self.unreadable.push(Lost { key: key.detached(), version, place });
+            let checksum = Some(Checksum::of_value(value_crc));
+            self.keydir.put(key.as_bytes(), Stamp { version, checksum }, place, Holding::OnDisk);
+            self.unreadable.push(Lost { key: key.detached(), version, checksum, place });
         }
     }
 
@@ -314,7 +315,8 @@ impl Gathered {
     }
 
     /// Of two records of one cell the later one counts: the former may lie in a segment about to be removed.
-    fn note(&mut self, KeyEntry { key, version, kind, place, .. }: &KeyEntry) {
+    fn note(&mut self, entry: &KeyEntry) {
+        let KeyEntry { key, version, kind, place, .. } = entry;
         self.newest = self.newest.max(version.time);
         let holding = match kind {
             EntryKind::Value => Holding::OnDisk,
@@ -326,7 +328,7 @@ impl Gathered {
                 return;
             }
         };
-        self.keydir.put(key.as_bytes(), *version, *place, holding);
+        self.keydir.put(key.as_bytes(), entry.stamp(), *place, holding);
     }
 
     /// The newest record of each key, less what was erased.

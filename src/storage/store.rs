@@ -13,7 +13,10 @@ use super::scrub::Scrubbing;
 use super::{
     AppendError, Command, Completion, LoadError, Log, Place, Record, Scrubbed, StorageFlaw, Ticket,
 };
-use crate::model::{Cell, Content, Key, Pending, Version};
+use crate::model::{Cell, Checksum, Content, Key, Pending, Stamp, Version};
+
+/// Release 0.1 kept what had come first.
+const KEEPS_THE_FIRST: Option<StorageFlaw> = Some(StorageFlaw::EqualVersionsKeepTheFirst);
 
 /// What a store does with a cell it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +25,17 @@ pub enum Admission {
     Held {
         /// What is held.
         current: Version,
+        /// It has the cell's version and this greater content.
+        other: Option<Checksum>,
     },
     /// It, or something newer, is on its way to the disk: [`News::Published`] with this ticket will tell.
     /// Several admissions may share a ticket.
     Pending(Ticket),
     /// A newer cell of this key is held and cannot be read: nothing can be said until it is healed by one as new.
     Lost,
+    /// A cell of the same version is held whose content has not been read since a key file of release 0.1 was: nothing can be
+    /// said until [`Store::load`] has fetched it.
+    Unread,
 }
 
 /// A held record that cannot be read.
@@ -37,6 +45,8 @@ pub struct Lost {
     pub key: Key,
     /// Of the cell that was held, and may have been acknowledged.
     pub version: Version,
+    /// Of its content, if it is known.
+    pub checksum: Option<Checksum>,
     /// Where its record stood.
     pub place: Place,
 }
@@ -59,10 +69,12 @@ pub enum News {
         ticket: Ticket,
         /// Of which key.
         key: Key,
+        /// What was appended.
+        put: Stamp,
         /// What was held before.
-        before: Version,
+        before: Stamp,
         /// What is held now; the same as `before` if that was newer.
-        now: Version,
+        now: Stamp,
         /// What was held could not be read, and what is held now can.
         healed: bool,
     },
@@ -81,6 +93,17 @@ pub enum News {
         key: Key,
         /// The cell as it was when the load began.
         cell: Cell,
+        /// Of its content.
+        checksum: Checksum,
+        /// It was not known before, and the cell is still held.
+        learnt: bool,
+    },
+    /// A cell is still held, and of its content the checksum was not known before.
+    Learnt {
+        /// Of which key.
+        key: Key,
+        /// Which cell it is.
+        now: Stamp,
     },
     /// A record that should be there is not readable.
     Damaged {
@@ -245,6 +268,11 @@ impl Store {
         self.keydir.get(key.as_bytes()).map_or(Version::ZERO, |held| held.version())
     }
 
+    /// Which cell is held: durable and visible.
+    pub fn stamp(&self, key: &Key) -> Stamp {
+        self.keydir.get(key.as_bytes()).map_or_else(Stamp::default, |held| held.stamp())
+    }
+
     /// Bytes of the held cell's record; 0 if there is none.
     pub fn record_bytes(&self, key: &Key) -> u64 {
         self.keydir.get(key.as_bytes()).map_or(0, |held| u64::from(held.place().length))
@@ -259,8 +287,8 @@ impl Store {
     }
 
     /// The cell that is held. Counts as a use for the choice of what stays in memory.
-    pub fn find(&mut self, key: &Key) -> Option<(Version, Whereabouts)> {
-        self.keydir.touch(key.as_bytes()).map(|held| (held.version(), held.whereabouts()))
+    pub fn find(&mut self, key: &Key) -> Option<(Stamp, Whereabouts)> {
+        self.keydir.touch(key.as_bytes()).map(|held| (held.stamp(), held.whereabouts()))
     }
 
     /// Takes in a cell. Only if it is newer than everything held or pending is anything appended.
@@ -275,23 +303,28 @@ impl Store {
             if !cell.supersedes(newest) {
                 return Admission::Pending(ticket);
             }
-        } else if let Some(held) = self.keydir.get(key.as_bytes()) {
-            // Equal versions with different content are a fault elsewhere; the greater bytes win where both are in
-            // view.
-            let is_greater = |held: Held<'_>| match held.whereabouts() {
-                Whereabouts::Memory(content) => cell.content > content,
-                Whereabouts::Disk(_) => false,
-            };
-            let current = held.version();
-            if self.is_lost(key) {
-                if cell.version < current {
-                    return Admission::Lost;
-                }
-                return self.admit(key, cell, commands);
+        } else if let Some(held) = self.keydir.get(key.as_bytes())
+            && cell.version <= held.version()
+        {
+            let Stamp { version: current, checksum } = held.stamp();
+            let is_lost = self.is_lost(key);
+            if cell.version < current {
+                let held = Admission::Held { current, other: None };
+                return if is_lost { Admission::Lost } else { held };
             }
-            let is_newer = cell.version > current || cell.version == current && is_greater(held);
-            if !is_newer {
-                return Admission::Held { current };
+            // Another attempt of the same write; or another write under its ticket.
+            let content = Checksum::of(&cell.content);
+            match checksum {
+                Some(held) if content < held && is_lost => return Admission::Lost,
+                _ if is_lost => {}
+                // A hint is an aid: the later one does.
+                None if self.log == Log::Hints => {}
+                None => return Admission::Unread,
+                Some(held) if content > held && self.options.flaw != KEEPS_THE_FIRST => {}
+                Some(held) => {
+                    let other = (held != content).then_some(held);
+                    return Admission::Held { current, other };
+                }
             }
         }
         self.admit(key, cell, commands)
@@ -319,15 +352,16 @@ impl Store {
     pub fn lost(&self) -> impl Iterator<Item = Lost> {
         self.lost.iter().filter_map(|key| {
             let held = self.keydir.get(key.as_bytes())?;
-            Some(Lost { key: key.clone(), version: held.version(), place: held.place() })
+            let Stamp { version, checksum } = held.stamp();
+            Some(Lost { key: key.clone(), version, checksum, place: held.place() })
         })
     }
 
     /// Forgets a lost key wholly. Only who starts a new life may do so. What was held, if it was lost.
-    pub fn forget_lost(&mut self, key: &Key) -> Option<Version> {
-        let version = self.is_lost(key).then(|| self.version(key))?;
+    pub fn forget_lost(&mut self, key: &Key) -> Option<Stamp> {
+        let stamp = self.is_lost(key).then(|| self.stamp(key))?;
         self.forget(key);
-        Some(version)
+        Some(stamp)
     }
 
     /// Something is appended and not durable yet.
@@ -348,9 +382,9 @@ impl Store {
     pub fn load(&mut self, key: &Key, commands: &mut Vec<Command>) -> Option<Ticket> {
         let held = self.keydir.get(key.as_bytes())?;
         let Whereabouts::Disk(place) = held.whereabouts() else { return None };
-        let version = held.version();
+        let Stamp { version, checksum } = held.stamp();
         let ticket = self.allot();
-        self.loads.insert(ticket, Lost { key: key.detached(), version, place });
+        self.loads.insert(ticket, Lost { key: key.detached(), version, checksum, place });
         commands.push(Command::Load { log: self.log, ticket, place });
         Some(ticket)
     }
@@ -395,12 +429,12 @@ impl Store {
         commands: &mut Vec<Command>,
     ) -> Option<News> {
         let news = match completion {
-            Completion::Appended { ticket, result, position, active, syncs, .. } => {
+            Completion::Appended { ticket, result, value_crc, position, active, syncs, .. } => {
                 self.syncs = syncs;
                 self.position = self.position.max(position);
                 self.may_compact |= active > self.active;
                 self.active = self.active.max(active);
-                self.appended(ticket, result, commands)
+                self.appended(ticket, result, value_crc, commands)
             }
             Completion::Loaded { ticket, result, .. } => self.loaded(ticket, result, commands),
             Completion::Surveyed { ticket, result, next, .. } => {
@@ -462,6 +496,7 @@ impl Store {
         &mut self,
         ticket: Ticket,
         result: Result<Place, AppendError>,
+        value_crc: u32,
         commands: &mut Vec<Command>,
     ) -> Option<News> {
         let Append { key, purpose } = self.appends.remove(ticket.0)?;
@@ -476,17 +511,25 @@ impl Store {
                 }
                 let Ok(place) = result else { return Some(News::Rejected { ticket, key }) };
                 self.taken_in = self.taken_in.saturating_add(place.length.into());
-                let (before, now) = self.publish(&key, &cell, place);
-                let healed = !self.lost.is_empty() && now == cell.version && self.lost.remove(&key);
+                let checksum = match cell.content {
+                    Content::Value(_) => Checksum::of_value(value_crc),
+                    Content::Tombstone => Checksum::TOMBSTONE,
+                };
+                let put = Stamp { version: cell.version, checksum: Some(checksum) };
+                let (before, now) = self.publish(&key, put, &cell.content, place);
+                let healed = !self.lost.is_empty() && now == put && self.lost.remove(&key);
                 self.resume(commands);
-                Some(News::Published { ticket, key, before, now, healed })
+                Some(News::Published { ticket, key, put, before, now, healed })
             }
             Purpose::Moved { from } => {
+                let mut learnt = false;
                 if let Ok(place) = result {
                     self.relocate(&key, from, place);
+                    let checksum = Checksum::of_value(value_crc);
+                    learnt = self.keydir.learn(key.as_bytes(), place, checksum);
                 }
                 self.moved(result.is_ok(), commands);
-                None
+                learnt.then(|| News::Learnt { now: self.stamp(&key), key })
             }
             // An erasure that could not be written costs a delivery in vain after the next start.
             Purpose::Erasure | Purpose::Cancelled => None,
@@ -494,20 +537,26 @@ impl Store {
     }
 
     /// A cell is durable: shows it, if nothing newer is shown. What was shown before, and what is now.
-    fn publish(&mut self, key: &Key, cell: &Cell, place: Place) -> (Version, Version) {
-        let holding = Holding::from(&cell.content);
-        let before = match self.keydir.put(key.as_bytes(), cell.version, place, holding) {
+    fn publish(
+        &mut self,
+        key: &Key,
+        put: Stamp,
+        content: &Content,
+        place: Place,
+    ) -> (Stamp, Stamp) {
+        let holding = Holding::from(content);
+        let before = match self.keydir.put(key.as_bytes(), put, place, holding) {
             Put::Overtaken { by } => return (by, by),
             Put::Instead { of, at } => {
                 self.bury(at);
                 self.may_compact = true;
                 of
             }
-            Put::First => Version::ZERO,
+            Put::First => Stamp::default(),
         };
         self.revive(place);
         self.keydir.make_room(self.options.memory);
-        (before, cell.version)
+        (before, put)
     }
 
     pub(super) fn forget(&mut self, key: &Key) {
@@ -558,14 +607,18 @@ impl Store {
             }
             return Some(News::Damaged { ticket: Some(ticket), lost });
         };
-        let Lost { key, version, .. } = load;
+        let Lost { key, version, checksum, place } = load;
+        let known = checksum.is_some();
+        let checksum = checksum.unwrap_or_else(|| Checksum::of(&content));
+        let learnt = !known && self.keydir.learn(key.as_bytes(), place, checksum);
         if let Content::Value(value) = &content
             && !self.is_lost(&key)
         {
-            self.keydir.fill(key.as_bytes(), version, value);
+            let stamp = Stamp { version, checksum: Some(checksum) };
+            self.keydir.fill(key.as_bytes(), stamp, value);
             self.keydir.make_room(self.options.memory);
         }
-        Some(News::Loaded { ticket, key, cell: Cell { version, content } })
+        Some(News::Loaded { ticket, key, cell: Cell { version, content }, checksum, learnt })
     }
 
     /// This record could not be read: a loss, unless it was known, or the key's newest record is another by now.

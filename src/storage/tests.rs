@@ -1,6 +1,7 @@
 //! The storage as a whole, on a medium that keeps synced and written bytes apart: what was acknowledged is there, what was
 //! not may be, and nothing else; torn and damaged are told apart.
 
+mod content;
 mod forged;
 mod full;
 mod images;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::*;
-use crate::model::{Cell, Content, FolderId, Incarnation, Key, ServerId, Version};
+use crate::model::{Cell, Checksum, Content, FolderId, Incarnation, Key, ServerId, Stamp, Version};
 
 /// SplitMix64.
 struct Random(u64);
@@ -486,7 +487,10 @@ fn a_cell_is_shown_after_its_sync_and_compared_before() {
     );
     folder.settle();
     assert_eq!(folder.cells.version(&key(1)), version(5));
-    assert_eq!(folder.put(&key(1), &cell(4, false)), Admission::Held { current: version(5) });
+    assert_eq!(
+        folder.put(&key(1), &cell(4, false)),
+        Admission::Held { current: version(5), other: None }
+    );
 }
 
 /// Hints: an erasure forgets at once and for good, but not what is newer.

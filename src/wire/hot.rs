@@ -16,9 +16,9 @@ use super::peer::{disk_in, disk_out, incarnation_out};
 use super::{Answer, Call, Framing, MAX_FRAME_LENGTH, Method, Protocol, Reply, Request, Sequence};
 use super::{Format, client};
 use crate::model::{
-    Cell, ClientRequest, ClientResponse, Content, Epoch, Incarnation, Key, Level, MAX_PLACE_LENGTH,
-    MAX_VALUE_LENGTH, PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Sender, ServerId,
-    Version,
+    Cell, Checksum, ClientRequest, ClientResponse, Content, Epoch, Incarnation, Key, Level,
+    MAX_PLACE_LENGTH, MAX_VALUE_LENGTH, PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read,
+    Sender, ServerId, Version,
 };
 
 // Thrift's numbers for types and kinds of messages.
@@ -267,7 +267,7 @@ pub(super) fn encode_answer(
             writer.end()
         }
         (Method::PeerRead, Answer::Peer(Ok(PeerReply { sender, answer }))) => {
-            let PeerAnswer::Held { version, content } = answer else { return false };
+            let PeerAnswer::Held { version, checksum, content } = answer else { return false };
             let room = content.as_ref().map_or(0, Content::len) + known_bytes(sender);
             let mut writer = begin(out, room);
             writer.sender(1, sender);
@@ -277,10 +277,13 @@ pub(super) fn encode_answer(
                 Some(Content::Tombstone) => writer.bool(5, true),
                 None => {}
             }
+            if let Some(checksum) = checksum {
+                writer.i64(6, checksum.number());
+            }
             writer.end()
         }
         (Method::PeerStore, Answer::Peer(Ok(PeerReply { sender, answer }))) => {
-            let PeerAnswer::Stored { current } = answer else { return false };
+            let PeerAnswer::Stored { current, other: None } = answer else { return false };
             let mut writer = begin(out, known_bytes(sender));
             writer.sender(1, sender);
             writer.version(3, *current);
@@ -608,14 +611,21 @@ pub(super) fn decode_reply(message: &Bytes) -> Option<(Sequence, Reply)> {
             } else {
                 reader.flag(5)?.then_some(Content::Tombstone)
             };
+            let checksum = match reader.is_field(I64, 6) {
+                true => Some(Checksum::from_number(i64::from_be_bytes(reader.take()?))?),
+                false => None,
+            };
             reader.end()?;
-            Reply::Peer(Ok(PeerReply { sender, answer: PeerAnswer::Held { version, content } }))
+            let answer = PeerAnswer::Held { version, checksum, content };
+            Reply::Peer(Ok(PeerReply { sender, answer }))
         }
         Method::PeerStore => {
             let sender = reader.sender(1)?;
             let current = reader.version(3)?;
             reader.end()?;
-            Reply::Peer(Ok(PeerReply { sender, answer: PeerAnswer::Stored { current } }))
+            // Another content is rare: the generated code knows it.
+            let answer = PeerAnswer::Stored { current, other: None };
+            Reply::Peer(Ok(PeerReply { sender, answer }))
         }
         Method::PeerClock => {
             let sender = reader.sender(1)?;

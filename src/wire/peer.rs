@@ -5,9 +5,9 @@ use chord_gen as wire;
 use super::Error;
 use super::client::{incarnation_in, server_in, version_in, version_out};
 use crate::model::{
-    Cell, Content, DiskState, Epoch, FolderId, Hello, Incarnation, Join, Key, MAX_PLACE_LENGTH,
-    MAX_VALUE_LENGTH, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read, Refusal, Remembered,
-    Sender, ServerId, Version,
+    Cell, Checksum, Content, DiskState, Epoch, FolderId, Hello, Incarnation, Join, Key,
+    MAX_PLACE_LENGTH, MAX_VALUE_LENGTH, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read,
+    Refusal, Remembered, Sender, ServerId, Version,
 };
 
 pub(super) fn incarnation_out(incarnation: Incarnation) -> i32 {
@@ -284,23 +284,28 @@ pub(super) fn reply_out(asked: Asked, reply: &PeerReply) -> Option<Form> {
         (Asked::Ping, PeerAnswer::Pong | PeerAnswer::Refused(_)) => {
             Form::Pong(wire::PeerPong { sender })
         }
-        (Asked::Read, PeerAnswer::Held { version, content }) => Form::Read(wire::PeerReadReply {
-            sender,
-            refused,
-            version: Some(version_out(*version)),
-            value: content.as_ref().and_then(Content::value).map(|value| value.to_vec()),
-            tombstone: (*content == Some(Content::Tombstone)).then_some(true),
-        }),
-        (Asked::Read, PeerAnswer::Refused(_)) => {
-            let (version, value, tombstone) = (None, None, None);
-            Form::Read(wire::PeerReadReply { sender, refused, version, value, tombstone })
+        (Asked::Read, PeerAnswer::Held { version, checksum, content }) => {
+            Form::Read(wire::PeerReadReply {
+                sender,
+                refused,
+                version: Some(version_out(*version)),
+                value: content.as_ref().and_then(Content::value).map(|value| value.to_vec()),
+                tombstone: (*content == Some(Content::Tombstone)).then_some(true),
+                checksum: checksum.map(Checksum::number),
+            })
         }
-        (Asked::Store, PeerAnswer::Stored { current }) => {
-            let current = Some(version_out(*current));
-            Form::Store(wire::PeerStoreReply { sender, refused, current })
+        (Asked::Read, PeerAnswer::Refused(_)) => {
+            let (version, value, tombstone, checksum) = (None, None, None, None);
+            Form::Read(wire::PeerReadReply { sender, refused, version, value, tombstone, checksum })
+        }
+        (Asked::Store, PeerAnswer::Stored { current, other }) => {
+            let (current, other_checksum) =
+                (Some(version_out(*current)), other.map(Checksum::number));
+            Form::Store(wire::PeerStoreReply { sender, refused, current, other_checksum })
         }
         (Asked::Store, PeerAnswer::Refused(_)) => {
-            Form::Store(wire::PeerStoreReply { sender, refused, current: None })
+            let (current, other_checksum) = (None, None);
+            Form::Store(wire::PeerStoreReply { sender, refused, current, other_checksum })
         }
         (Asked::Page, PeerAnswer::Page { entries, truncated }) => {
             let entry = |entry: &PageEntry| wire::PeerPageEntry {
@@ -308,6 +313,7 @@ pub(super) fn reply_out(asked: Asked, reply: &PeerReply) -> Option<Form> {
                 version: version_out(entry.version),
                 value: entry.content.as_ref().and_then(Content::value).map(|value| value.to_vec()),
                 tombstone: (entry.content == Some(Content::Tombstone)).then_some(true),
+                checksum: entry.checksum.map(Checksum::number),
             };
             let entries = entries.iter().map(entry).collect();
             Form::Page(wire::PeerPageReply { sender, refused, entries, truncated: *truncated })
@@ -316,13 +322,18 @@ pub(super) fn reply_out(asked: Asked, reply: &PeerReply) -> Option<Form> {
             let (entries, truncated) = (Vec::new(), false);
             Form::Page(wire::PeerPageReply { sender, refused, entries, truncated })
         }
-        (Asked::Digest, PeerAnswer::Digest { count, hash }) => {
+        (Asked::Digest, PeerAnswer::Digest { count, hash, contents }) => {
             let (count, hash) = (*count as i64, *hash as i64);
-            Form::Digest(wire::PeerDigestReply { sender, refused, count, hash })
+            let contents = contents.map(|contents| contents as i64);
+            Form::Digest(wire::PeerDigestReply { sender, refused, count, hash, contents })
         }
-        (Asked::Digest, PeerAnswer::Refused(_)) => {
-            Form::Digest(wire::PeerDigestReply { sender, refused, count: 0, hash: 0 })
-        }
+        (Asked::Digest, PeerAnswer::Refused(_)) => Form::Digest(wire::PeerDigestReply {
+            sender,
+            refused,
+            count: 0,
+            hash: 0,
+            contents: None,
+        }),
         (Asked::Clock, PeerAnswer::Clock { time }) => {
             Form::Clock(wire::PeerClockReply { sender, refused, time: Some(*time) })
         }
@@ -353,7 +364,8 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
                 return Err(Error::Malformed { what: "an answer to a read without a version" });
             }
             let version = version.unwrap_or(Version::ZERO);
-            (reply.sender, reply.refused, PeerAnswer::Held { version, content })
+            let checksum = checksum_in(reply.checksum)?;
+            (reply.sender, reply.refused, PeerAnswer::Held { version, checksum, content })
         }
         Form::Store(reply) => {
             let current = reply.current.as_ref().map(version_in).transpose()?;
@@ -361,7 +373,8 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
                 return Err(Error::Malformed { what: "an answer to a store without a version" });
             }
             let current = current.unwrap_or(Version::ZERO);
-            (reply.sender, reply.refused, PeerAnswer::Stored { current })
+            let other = checksum_in(reply.other_checksum)?;
+            (reply.sender, reply.refused, PeerAnswer::Stored { current, other })
         }
         Form::Page(reply) => {
             let entry = |entry: wire::PeerPageEntry| {
@@ -373,7 +386,8 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
                 if entry.key.is_empty() {
                     return Err(Error::Malformed { what: "a page with the empty key" });
                 }
-                Ok(PageEntry { key: place_in(entry.key)?, version, content })
+                let (key, checksum) = (place_in(entry.key)?, checksum_in(entry.checksum)?);
+                Ok(PageEntry { key, version, checksum, content })
             };
             let entries = reply.entries.into_iter().map(entry).collect::<Result<_, Error>>()?;
             let answer = PeerAnswer::Page { entries, truncated: reply.truncated };
@@ -381,7 +395,8 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
         }
         Form::Digest(reply) => {
             let (count, hash) = (reply.count as u64, reply.hash as u64);
-            (reply.sender, reply.refused, PeerAnswer::Digest { count, hash })
+            let contents = reply.contents.map(|contents| contents as u64);
+            (reply.sender, reply.refused, PeerAnswer::Digest { count, hash, contents })
         }
         Form::Clock(reply) => {
             if reply.refused.is_none() && reply.time.is_none_or(|time| time < 0) {
@@ -404,6 +419,11 @@ pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
     };
     let answer = refused.map_or(answer, |reason| PeerAnswer::Refused(refusal_in(reason)));
     Ok(PeerReply { sender: sender_in(sender)?, answer })
+}
+
+fn checksum_in(number: Option<i64>) -> Result<Option<Checksum>, Error> {
+    let malformed = Error::Malformed { what: "a checksum that no content has" };
+    number.map(|number| Checksum::from_number(number).ok_or(malformed)).transpose()
 }
 
 fn content_in(value: Option<Vec<u8>>, tombstone: Option<bool>) -> Result<Option<Content>, Error> {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::codec::{decode_any_call, decode_any_reply, encode_any_answer, encode_any_call};
 use super::*;
 use crate::model::{
-    Cell, ClientRequest, ClientResponse, Content, DiskState, Epoch, Failure, FolderId, Hello,
-    Incarnation, InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply,
+    Cell, Checksum, ClientRequest, ClientResponse, Content, DiskState, Epoch, Failure, FolderId,
+    Hello, Incarnation, InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply,
     PeerRequest, PeerStatus, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender, ServerId,
     Status, TopologyView, Version, ViewRange, ViewServer,
 };
@@ -184,8 +184,13 @@ fn peer_answers() -> impl Strategy<Value = (PeerRequest, PeerAnswer)> {
     };
     let digest = PeerRequest::Digest { start: Key::bound(""), epoch: Epoch(1) };
     let join = PeerRequest::Join(Join { incarnation: Incarnation(1), folder: FolderId(2) });
-    let entry = (key(), issued(), proptest::option::of(content()))
-        .prop_map(|(key, version, content)| PageEntry { key, version, content });
+    let checksum = || {
+        let tombstone = Just(Checksum::TOMBSTONE);
+        proptest::option::of(prop_oneof![tombstone, any::<u32>().prop_map(Checksum::of_value)])
+    };
+    let entry = (key(), issued(), checksum(), proptest::option::of(content())).prop_map(
+        |(key, version, checksum, content)| PageEntry { key, version, checksum, content },
+    );
     let refusal = prop_oneof![
         Just(Refusal::NotReplica),
         Just(Refusal::WrongEpoch),
@@ -196,17 +201,22 @@ fn peer_answers() -> impl Strategy<Value = (PeerRequest, PeerAnswer)> {
     let requests = prop_oneof![Just(read.clone()), Just(page.clone()), Just(digest.clone())];
     prop_oneof![
         Just((PeerRequest::Ping, PeerAnswer::Pong)),
-        (version(), proptest::option::of(content())).prop_map(move |(version, content)| {
-            (read.clone(), PeerAnswer::Held { version, content })
+        (version(), checksum(), proptest::option::of(content())).prop_map(
+            move |(version, checksum, content)| {
+                (read.clone(), PeerAnswer::Held { version, checksum, content })
+            }
+        ),
+        (cell(), version(), checksum()).prop_map(move |(cell, current, other)| {
+            (store(cell), PeerAnswer::Stored { current, other })
         }),
-        (cell(), version())
-            .prop_map(move |(cell, current)| { (store(cell), PeerAnswer::Stored { current }) }),
         (proptest::collection::vec(entry, 0..5), any::<bool>()).prop_map(
             move |(entries, truncated)| { (page.clone(), PeerAnswer::Page { entries, truncated }) }
         ),
-        (any::<u64>(), any::<u64>()).prop_map(move |(count, hash)| {
-            (digest.clone(), PeerAnswer::Digest { count, hash })
-        }),
+        (any::<u64>(), any::<u64>(), any::<Option<u64>>()).prop_map(
+            move |(count, hash, contents)| {
+                (digest.clone(), PeerAnswer::Digest { count, hash, contents })
+            }
+        ),
         (any::<u64>(), 0..i64::MAX).prop_map(|(state, time)| {
             (PeerRequest::Clock { state }, PeerAnswer::Clock { time })
         }),
@@ -395,9 +405,10 @@ proptest! {
         let method = encode_call(Format::NATIVE, Sequence(1), &request, &mut BytesMut::new());
         let server = ServerId(7);
         let of_client = |response| Answer::Client { server, result: Ok(response) };
-        let refused = matches!(answer, PeerAnswer::Refused(_));
+        // What is rare is left to the generated code.
+        let is_rare = matches!(answer, PeerAnswer::Refused(_) | PeerAnswer::Stored { other: Some(_), .. });
         let answers = [
-            (method.unwrap(), Answer::Peer(Ok(PeerReply { sender, answer })), !refused && is_hot(&request)),
+            (method.unwrap(), Answer::Peer(Ok(PeerReply { sender, answer })), !is_rare && is_hot(&request)),
             (Method::Get, of_client(ClientResponse::Get { cell, reached: None }), true),
             (Method::Put, of_client(ClientResponse::Put { version, overtaken, reached: None }), true),
         ];

@@ -115,7 +115,9 @@ fn every_rule_left_out_is_caught() {
     for flaw in Flaw::ALL {
         let (profile, fixed) = (Profile::for_flaw(flaw), Fixed::for_flaw(flaw));
         let names = match flaw {
-            Flaw::StrangersStaySilent | Flaw::NoScrub => ["settled"].as_slice(),
+            Flaw::StrangersStaySilent | Flaw::NoScrub | Flaw::DigestVersionsOnly => {
+                ["settled"].as_slice()
+            }
             Flaw::ScanOneAsksNoOther => &["available"],
             Flaw::DiskStaysUnnamed => &["named"],
             Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen => &["issued"],
@@ -140,6 +142,9 @@ fn every_rule_left_out_is_caught() {
                 (Some(Fault::Flip), Activity::Many)
             }
             Flaw::ClockFromBefore => (None, Activity::Hot),
+            Flaw::DigestVersionsOnly
+            | Flaw::EqualVersionsKeepTheFirst
+            | Flaw::OtherContentOfOne => (None, Activity::Tickets),
             _ => (None, Activity::Any),
         };
         let of = Options { fixed, only, activity, flaw: Some(flaw), ..options(profile) };

@@ -7,8 +7,8 @@ use super::super::turn::{Known, OperationId, Origin, Roster, Turn};
 use super::tally::Tally;
 use super::{LOOK, Place, majority};
 use crate::model::{
-    CallId, Cell, ClientResponse, Content, Failure, Instant, Level, PeerAnswer, PeerReply,
-    PeerRequest, Reached, Read as ReadRequest, ServerId, Version,
+    CallId, Cell, Checksum, ClientResponse, Content, Failure, Instant, Level, PeerAnswer,
+    PeerReply, PeerRequest, Reached, Read as ReadRequest, ServerId, Stamp, Version,
 };
 
 /// After this long without an end, at least and at most, every replica is asked for its value: those that were asked
@@ -35,7 +35,7 @@ pub(super) struct Read {
     asked_value: Vec<ServerId>,
     began: Instant,
     /// The newest cell is being written back.
-    back: Option<(Cell, Tally<Version>)>,
+    back: Option<(Cell, Stamp, Tally<Version>)>,
     /// At ONE: what this coordinator knows of the key, if it knows anything that matters.
     known: Option<Box<Known>>,
     /// Everyone was asked for the value, and from then on only who lives is looked at.
@@ -47,7 +47,7 @@ pub(super) struct Read {
 
 #[derive(Clone, Debug)]
 struct Held {
-    version: Version,
+    stamp: Stamp,
     content: Option<Content>,
 }
 
@@ -122,22 +122,29 @@ impl Read {
         reply: &PeerReply,
     ) {
         match &reply.answer {
-            PeerAnswer::Held { version, content } => {
+            PeerAnswer::Held { version, checksum, content } => {
                 turn.clock.absorb(version.time);
+                // Release 0.1 tells none.
+                let checksum = checksum.or_else(|| content.as_ref().map(Checksum::of));
+                let mut held =
+                    Held { stamp: Stamp { version: *version, checksum }, content: content.clone() };
                 // A version alone must not hide content that is known already.
                 let known = self.held.answers().find(|(server, _)| *server == from);
-                let content = match known {
-                    Some((_, held)) if held.version > *version => return,
-                    Some((_, held)) if held.version == *version && content.is_none() => {
-                        held.content.clone()
+                match known {
+                    Some((_, known)) if held.stamp.is_below(&known.stamp) => return,
+                    Some((_, known))
+                        if held.stamp.agrees_with(&known.stamp) && content.is_none() =>
+                    {
+                        held = known.clone();
                     }
-                    _ => content.clone(),
-                };
-                self.held.answer(from, &reply.sender, Held { version: *version, content });
-                self.repair_late(turn, from, *version);
+                    _ => {}
+                }
+                let stamp = held.stamp;
+                self.held.answer(from, &reply.sender, held);
+                self.repair_late(turn, from, stamp);
             }
-            PeerAnswer::Stored { current } => {
-                if let Some((cell, tally)) = &mut self.back
+            PeerAnswer::Stored { current, .. } => {
+                if let Some((cell, _, tally)) = &mut self.back
                     && *current >= cell.version
                 {
                     tally.answer(from, &reply.sender, *current);
@@ -145,7 +152,7 @@ impl Read {
             }
             _ => {
                 self.held.refuse(from);
-                if let Some((_, tally)) = &mut self.back {
+                if let Some((_, _, tally)) = &mut self.back {
                     tally.refuse(from);
                 }
                 self.miss(turn, id, from);
@@ -167,12 +174,14 @@ impl Read {
     pub(super) fn on_time(&mut self, turn: &mut Turn<'_>, id: OperationId) {
         if turn.now.instant >= self.deadline {
             let newest = self.newest(turn.roster);
-            if self.level == Level::One && newest.is_some_and(|newest| !self.is_older(newest)) {
+            if self.level == Level::One
+                && newest.is_some_and(|newest| !self.is_older(newest.version))
+            {
                 // A replica that lives has not answered. The others do not hold the key, and ONE answers while one lives.
                 self.conclude(turn, id);
             }
             let received = match &self.back {
-                Some((_, tally)) => tally.received(turn.roster),
+                Some((_, _, tally)) => tally.received(turn.roster),
                 None => self.held.received(turn.roster),
             };
             self.time_out(turn, received);
@@ -217,7 +226,7 @@ impl Read {
 
     fn miss(&mut self, turn: &mut Turn<'_>, id: OperationId, replica: ServerId) {
         self.held.miss(replica);
-        if let Some((_, tally)) = &mut self.back {
+        if let Some((_, _, tally)) = &mut self.back {
             tally.miss(replica);
         }
         // Whoever was to give the value will not: ask the others without waiting.
@@ -283,10 +292,10 @@ impl Read {
         if self.level == Level::Available {
             self.fall_back(turn, id);
         }
-        if let Some((cell, tally)) = &self.back {
+        if let Some((cell, stamp, tally)) = &self.back {
             if tally.is_met(turn.roster) {
-                let cell = cell.clone();
-                self.finish(turn, cell);
+                let (cell, stamp) = (cell.clone(), *stamp);
+                self.finish(turn, cell, stamp);
             } else if tally.is_hopeless(turn.roster) {
                 let received = tally.received(turn.roster);
                 self.time_out(turn, received);
@@ -311,7 +320,7 @@ impl Read {
 
     /// At ONE: a replica that lives and was not heard yet may know better than those that have answered.
     fn wants_others(&self, turn: &Turn<'_>) -> bool {
-        let newest = self.newest(turn.roster).unwrap_or_default();
+        let newest = self.newest(turn.roster).unwrap_or_default().version;
         let missing = newest.is_zero() && turn.config.flaw != Some(Flaw::OneNotFoundAtOnce);
         let little = self.known.as_ref().is_some_and(|known| known.little);
         (missing || little || self.is_older(newest))
@@ -336,7 +345,7 @@ impl Read {
         let majority = majority(turn.config, self.place.replicas.len());
         let roster = turn.roster;
         let may = |server: ServerId| roster.alive(server);
-        if let Some((cell, tally)) = &mut self.back {
+        if let Some((cell, _, tally)) = &mut self.back {
             tally.fall_back(majority, roster);
             self.required = tally.required();
             for replica in tally.resume(may) {
@@ -360,18 +369,18 @@ impl Read {
         let Some(newest) = self.newest(turn.roster) else { return };
         let majority = Level::Quorum.required(self.place.replicas.len());
         self.by_majority = self.held.received(turn.roster) >= majority;
-        let content = if newest.is_zero() {
+        let content = if newest.version.is_zero() {
             Some(Content::Tombstone)
         } else {
             self.held
                 .answers()
-                .filter(|(_, held)| held.version == newest)
+                .filter(|(_, held)| held.stamp == newest)
                 .find_map(|(_, held)| held.content.clone())
         };
         let holders: Vec<_> = self
             .held
             .votes(turn.roster)
-            .filter(|(_, held)| held.version == newest)
+            .filter(|(_, held)| held.stamp.agrees_with(&newest))
             .map(|(server, _)| server)
             .collect();
         let Some(content) = content else {
@@ -380,27 +389,27 @@ impl Read {
             }
             return;
         };
-        let cell = Cell { version: newest, content };
+        let cell = Cell { version: newest.version, content };
         let careless = match turn.config.flaw {
             Some(Flaw::NoWriteBack) => true,
             Some(Flaw::AvailableNoWriteBack) => self.level == Level::Available,
             _ => false,
         };
         if holders.len() >= self.required || careless {
-            self.finish(turn, cell);
+            self.finish(turn, cell, newest);
         } else {
-            self.write_back(turn, id, cell);
+            self.write_back(turn, id, cell, newest);
         }
     }
 
-    /// The newest version among the answers that count.
-    fn newest(&self, roster: &dyn Roster) -> Option<Version> {
-        self.held.votes(roster).map(|(_, held)| held.version).max()
+    /// The newest cell among the answers that count.
+    fn newest(&self, roster: &dyn Roster) -> Option<Stamp> {
+        self.held.votes(roster).map(|(_, held)| held.stamp).max()
     }
 
     /// Has a majority hold the newest cell before anyone is told of it: otherwise the next read might ask two
     /// replicas that have never heard of it.
-    fn write_back(&mut self, turn: &mut Turn<'_>, id: OperationId, cell: Cell) {
+    fn write_back(&mut self, turn: &mut Turn<'_>, id: OperationId, cell: Cell, stamp: Stamp) {
         turn.out.count("reads_written_back");
         let mut tally = Tally::new(&self.place.replicas, self.required);
         for replica in self.place.replicas.clone() {
@@ -414,19 +423,19 @@ impl Read {
                 tally.miss(replica);
             }
         }
-        self.back = Some((cell, tally));
+        self.back = Some((cell, stamp, tally));
         self.advance(turn, id);
     }
 
-    fn finish(&mut self, turn: &mut Turn<'_>, cell: Cell) {
+    fn finish(&mut self, turn: &mut Turn<'_>, cell: Cell, stamp: Stamp) {
         let Some(call) = self.call.take() else { return };
         turn.out.count("reads_ok");
-        let reached = self.reached(turn.roster, cell.version);
+        let reached = self.reached(turn.roster, stamp);
         if self.back.is_none() {
             let stale: Vec<_> = self
                 .held
                 .answers()
-                .filter(|(_, held)| held.version < cell.version)
+                .filter(|(_, held)| held.stamp.is_below(&stamp))
                 .map(|(server, _)| server)
                 .collect();
             for replica in stale {
@@ -436,20 +445,23 @@ impl Read {
         // Kept until the last that was asked has answered, which may turn out stale.
         let version = cell.version;
         if self.back.is_none() && !self.is_over() {
-            self.back = Some((cell.clone(), Tally::new(&[], 0)));
+            self.back = Some((cell.clone(), stamp, Tally::new(&[], 0)));
         }
         let cell = (!version.is_zero()).then_some(cell);
         turn.out.answer(call, Ok(ClientResponse::Get { cell, reached }));
     }
 
     /// At AVAILABLE: how many hold what is answered, and whether that is a majority.
-    fn reached(&self, roster: &dyn Roster, version: Version) -> Option<Reached> {
+    fn reached(&self, roster: &dyn Roster, stamp: Stamp) -> Option<Reached> {
         if self.level != Level::Available {
             return None;
         }
         let holding = match &self.back {
-            Some((_, tally)) => tally.received(roster),
-            None => self.held.votes(roster).filter(|(_, held)| held.version == version).count(),
+            Some((_, _, tally)) => tally.received(roster),
+            None => {
+                let holds = |(_, held): &(_, &Held)| held.stamp.agrees_with(&stamp);
+                self.held.votes(roster).filter(holds).count()
+            }
         };
         let replicas = self.place.replicas.len();
         debug_assert!((1..=replicas).contains(&holding), "somebody has said what is answered");
@@ -459,12 +471,12 @@ impl Read {
     }
 
     /// A replica that answers after the call was answered, with something older.
-    fn repair_late(&mut self, turn: &mut Turn<'_>, from: ServerId, version: Version) {
+    fn repair_late(&mut self, turn: &mut Turn<'_>, from: ServerId, stamp: Stamp) {
         if self.call.is_some() {
             return;
         }
-        if let Some((cell, tally)) = &self.back
-            && version < cell.version
+        if let Some((cell, newest, tally)) = &self.back
+            && stamp.is_below(newest)
             && tally.required() == 0
         {
             let cell = cell.clone();

@@ -21,8 +21,8 @@ use super::Place;
 use super::read::preference;
 use super::tally::Tally;
 use crate::model::{
-    CallId, Cell, ClientResponse, Content, Failure, Instant, Key, Level, PageEntry, PeerAnswer,
-    PeerReply, PeerRequest, ScanEntry, ServerId, Version,
+    CallId, Cell, Checksum, ClientResponse, Content, Failure, Instant, Key, Level, PageEntry,
+    PeerAnswer, PeerReply, PeerRequest, ScanEntry, ServerId, Stamp, Version,
 };
 
 /// Keys asked of a replica at once, at most: tombstones may lie between live ones.
@@ -73,7 +73,7 @@ enum Phase {
 
 #[derive(Clone, Debug)]
 struct Page {
-    entries: BTreeMap<Key, (Version, Content)>,
+    entries: BTreeMap<Key, (Stamp, Content)>,
     /// Nothing is known of keys behind this one.
     known_to: Option<Key>,
 }
@@ -153,7 +153,7 @@ impl Scan {
                 let ScanPart::Back(key) = part else { return };
                 let Some((version, tally)) = open.get_mut(key) else { return };
                 match answer {
-                    PeerAnswer::Stored { current } if *current >= *version => {
+                    PeerAnswer::Stored { current, .. } if *current >= *version => {
                         tally.answer(from, &reply.sender, *current);
                     }
                     _ => tally.miss(from),
@@ -316,21 +316,24 @@ impl Scan {
         let Phase::Gathering(tally) = &self.phase else { return };
         let pages: Vec<_> = tally.votes(turn.roster).collect();
         let known_to = pages.iter().filter_map(|(_, page)| page.known_to.as_ref()).min().cloned();
-        let mut newest: BTreeMap<&Key, (Version, &Content)> = BTreeMap::new();
-        for (key, (version, content)) in pages.iter().flat_map(|(_, page)| &page.entries) {
+        let mut newest: BTreeMap<&Key, (Stamp, &Content)> = BTreeMap::new();
+        for (key, (stamp, content)) in pages.iter().flat_map(|(_, page)| &page.entries) {
             if known_to.as_ref().is_some_and(|last| key > last) {
                 continue;
             }
-            let slot = newest.entry(key).or_insert((*version, content));
-            if *version > slot.0 {
-                *slot = (*version, content);
+            let slot = newest.entry(key).or_insert((*stamp, content));
+            if *stamp > slot.0 {
+                *slot = (*stamp, content);
             }
         }
         let required = self.level.required(self.place.replicas.len());
         let mut cells = Vec::with_capacity(newest.len());
         let mut open = BTreeMap::new();
-        for (key, (version, content)) in newest {
-            let holds = |page: &&Page| page.entries.get(key).is_some_and(|(v, _)| *v == version);
+        for (key, (stamp, content)) in newest {
+            let holds = |page: &&Page| {
+                page.entries.get(key).is_some_and(|(held, _)| held.agrees_with(&stamp))
+            };
+            let version = stamp.version;
             let holders = pages.iter().map(|(_, page)| *page).filter(holds).count();
             let cell = Cell { version, content: content.clone() };
             if holders < required {
@@ -422,8 +425,13 @@ impl Page {
     /// `None` if an entry lacks its content, which must not be taken for a tombstone.
     fn new(entries: &[PageEntry], truncated: bool) -> Option<Page> {
         let known_to = if truncated { entries.last().map(|entry| entry.key.clone()) } else { None };
-        let entry =
-            |entry: &PageEntry| Some((entry.key.clone(), (entry.version, entry.content.clone()?)));
+        let entry = |entry: &PageEntry| {
+            let content = entry.content.clone()?;
+            // Release 0.1 tells none.
+            let checksum = entry.checksum.unwrap_or_else(|| Checksum::of(&content));
+            let stamp = Stamp { version: entry.version, checksum: Some(checksum) };
+            Some((entry.key.clone(), (stamp, content)))
+        };
         let entries = entries.iter().map(entry).collect::<Option<_>>()?;
         Some(Page { entries, known_to })
     }

@@ -4,6 +4,15 @@
 //! one exception. A replica that refuses with [`Refusal::Storage`] has nothing of it left, not even after a power cut, and a
 //! link delivers a request once. So where every replica that was asked to store has refused so, nobody holds it and nobody
 //! will: it was not stored, and no hint is kept either. Not so under the ticket of a former attempt, which may have arrived.
+//!
+//! A client may put another content under a ticket that it has used already. Both contents have one version, and of the two the one
+//! with the greater checksum wins on every replica (see [`crate::model::Stamp`]). If that is the later one, it supersedes like any
+//! newer write. If it is the lesser, a replica that holds the greater one says so and does not take it. Such an answer is no
+//! acknowledgement; where enough others have taken the lesser content, the write has succeeded and was overtaken at once. It is
+//! [refused](Invalid::TicketUsed) once two things are certain. A majority that votes holds the greater content or what replaces it: each
+//! majority that a read asks shares a replica with it, so no read at QUORUM ever finds the lesser one. And every replica that was asked
+//! has answered, and none has taken it: no read at ONE finds it either, and no hint is kept, so that this attempt has stored nothing.
+//! In all other cases the outcome is unknown. The same content put again is never another one: whoever holds it acknowledges it.
 
 use std::time::Duration;
 
@@ -71,9 +80,18 @@ enum Phase {
     Clock,
     /// Round 2: hold this. The answers are what the replicas durably hold now.
     /// How often a replica was asked, and how many of these requests were refused for certain.
-    Stores { cell: Cell, tally: Tally<Version>, asked: usize, refused: usize },
+    /// And which have another content under this version.
+    Stores { cell: Cell, tally: Tally<Version>, asked: usize, refused: usize, others: Others },
     /// Nothing more will happen.
     Done,
+}
+
+/// Replicas that hold a greater content under the version of a write.
+#[derive(Clone, Copy, Debug, Default)]
+struct Others {
+    all: usize,
+    /// Those that count.
+    votes: usize,
 }
 
 impl Write {
@@ -244,7 +262,17 @@ impl Write {
                     doubt.heard(from, sender.incarnation, *time);
                 }
             }
-            (Phase::Stores { cell, tally, .. }, PeerAnswer::Stored { current })
+            (Phase::Stores { tally, others, .. }, PeerAnswer::Stored { other: Some(_), .. }) => {
+                tally.refuse(from);
+                others.all += 1;
+                let counts = sender.voting && sender.incarnation >= turn.roster.incarnation(from);
+                others.votes += usize::from(counts);
+                if turn.config.flaw == Some(Flaw::OtherContentOfOne) {
+                    self.refuse_ticket(turn);
+                    return;
+                }
+            }
+            (Phase::Stores { cell, tally, .. }, PeerAnswer::Stored { current, other: None })
                 if *current >= cell.version =>
             {
                 tally.answer(from, sender, *current);
@@ -410,9 +438,10 @@ impl Write {
                 self.finish(turn, Err(failure));
                 self.phase = Phase::Done;
             }
-            Phase::Stores { cell, tally, .. } if tally.is_met(turn.roster) => {
+            Phase::Stores { cell, tally, others, .. } if tally.is_met(turn.roster) => {
                 let version = cell.version;
-                let overtaken = tally.votes(turn.roster).any(|(_, current)| *current > version);
+                let is_newer = |(_, current): (_, &Version)| *current > version;
+                let overtaken = others.all > 0 || tally.votes(turn.roster).any(is_newer);
                 let reached = self.reached(tally.received(turn.roster), overtaken);
                 self.acknowledged = true;
                 self.finish(turn, Ok(ClientResponse::Put { version, overtaken, reached }));
@@ -424,11 +453,16 @@ impl Write {
 
     /// Too few replicas can store it.
     fn fall_short(&mut self, turn: &mut Turn<'_>) {
-        let Phase::Stores { cell, tally, asked, refused } = &self.phase else { return };
+        let Phase::Stores { cell, tally, asked, refused, others } = &self.phase else { return };
         if self.call.is_none() {
             return;
         }
-        debug_assert!(refused <= asked, "a replica refused what it was not asked");
+        debug_assert!(refused + others.all <= *asked, "a replica refused what it was not asked");
+        let majority = Level::Quorum.required(self.place.replicas.len());
+        if others.votes >= majority && refused + others.all == *asked {
+            self.refuse_ticket(turn);
+            return;
+        }
         let is_certain =
             refused == asked || turn.config.flaw == Some(Flaw::RefusedThoughStored) && *refused > 0;
         if is_certain && !self.is_ticket {
@@ -437,7 +471,10 @@ impl Write {
             self.phase = Phase::Done;
             return;
         }
-        let may_be_certain = !self.is_ticket && refused + tally.waiting().count() == *asked;
+        let waiting = tally.waiting().count();
+        let none_has_taken_it = refused + others.all + waiting == *asked;
+        let may_be_certain =
+            none_has_taken_it && (!self.is_ticket || others.votes + waiting >= majority);
         if may_be_certain {
             let now = turn.now.instant;
             let until = *self.last_word_until.get_or_insert((now + LAST_WORD).min(self.deadline));
@@ -447,6 +484,12 @@ impl Write {
         }
         let failure = self.timed_out(cell, tally.received(turn.roster));
         self.finish(turn, Err(failure));
+    }
+
+    /// What was put under this ticket before stays, and nobody has taken this.
+    fn refuse_ticket(&mut self, turn: &mut Turn<'_>) {
+        self.finish(turn, Err(Failure::Invalid(Invalid::TicketUsed)));
+        self.phase = Phase::Done;
     }
 
     /// At AVAILABLE: how many are required follows who lives, and whoever has come back is asked.
@@ -534,7 +577,8 @@ impl Write {
                 tally.miss(replica);
             }
         }
-        self.phase = Phase::Stores { cell, tally, asked, refused: 0 };
+        let others = Others::default();
+        self.phase = Phase::Stores { cell, tally, asked, refused: 0, others };
         self.advance(turn, id);
     }
 

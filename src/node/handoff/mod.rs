@@ -27,7 +27,7 @@ use std::time::Duration;
 use super::turn::{Known, Origin, Turn};
 use super::{Flaw, Urgency};
 use crate::model::{
-    Cell, Content, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Version,
+    Cell, Content, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Stamp, Version,
 };
 use crate::ring::Topology;
 use crate::storage::{Completion, News, Store, StoreStats, Ticket, Whereabouts};
@@ -77,6 +77,8 @@ struct Target {
 struct Flight {
     /// Bytes of its value.
     bytes: usize,
+    /// Which cell it is.
+    stamp: Stamp,
     /// `None`: it is being loaded.
     sent_at: Option<Instant>,
 }
@@ -291,13 +293,23 @@ impl Handoff {
     ) {
         let Some(entry) = self.targets.get_mut(&target) else { return };
         let flight = entry.flying.remove(place);
+        let sent = flight.map(|flight| flight.stamp);
         match &reply.answer {
-            PeerAnswer::Stored { current } => {
+            PeerAnswer::Stored { current, .. } => {
                 if let Some(sent_at) = flight.and_then(|flight| flight.sent_at) {
                     entry.pace.taken(turn.now.instant, turn.now.instant - sent_at);
                 }
                 let key = hint_key(target, place);
-                let held = self.store.version(&key);
+                // Meanwhile another content under the same version may have come in, which is still to be sent.
+                let held = self.store.stamp(&key);
+                let is_another = |stamp: Stamp| stamp.version == *current && Some(stamp) != sent;
+                if is_another(held)
+                    || self.store.pending(&key).map(Stamp::of).is_some_and(is_another)
+                {
+                    self.pump(turn, target);
+                    return;
+                }
+                let held = held.version;
                 if !held.is_zero() && held <= *current {
                     entry.forget(self.store.record_bytes(&key));
                     turn.out.count("hints_delivered");
@@ -335,7 +347,7 @@ impl Handoff {
                 let Some((HINT, target, _)) = parse(&key) else { return };
                 let bytes_now = self.store.record_bytes(&key);
                 let entry = self.targets.entry(target).or_default();
-                if before.is_zero() && !now.is_zero() {
+                if before.version.is_zero() && !now.version.is_zero() {
                     entry.hints += 1;
                 }
                 debug_assert!(entry.bytes >= bytes_before, "bytes of hints are counted once");
@@ -349,7 +361,7 @@ impl Handoff {
                     self.mark(turn, target, &place);
                 }
             }
-            Some(News::Loaded { ticket, key, cell }) => {
+            Some(News::Loaded { ticket, key, cell, .. }) => {
                 debug_assert!(parse(&key).is_some(), "only hints are loaded");
                 if let Some((target, place)) = self.loads.remove(&ticket) {
                     let flight =
@@ -374,7 +386,7 @@ impl Handoff {
                     self.give_up(turn, target, &place);
                 }
             }
-            None => {}
+            Some(News::Learnt { .. }) | None => {}
         }
     }
 
@@ -474,13 +486,14 @@ impl Handoff {
                 }
                 let flight = match held.whereabouts() {
                     Whereabouts::Memory(content) => {
-                        let bytes = content.len();
+                        let (bytes, stamp) = (content.len(), held.stamp());
                         send(turn, target, &place, Cell { version: held.version(), content });
-                        Flight { bytes, sent_at: Some(turn.now.instant) }
+                        Flight { bytes, stamp, sent_at: Some(turn.now.instant) }
                     }
                     Whereabouts::Disk(at) => {
                         to_load.push(key);
-                        Flight { bytes: at.length as usize, sent_at: None }
+                        let (bytes, stamp) = (at.length as usize, held.stamp());
+                        Flight { bytes, stamp, sent_at: None }
                     }
                 };
                 bytes += flight.bytes;

@@ -570,7 +570,7 @@ impl Copying {
             if truncated { entries.last().map(|entry| entry.key.successor()) } else { None };
         self.open = entries.len();
         self.paged = true;
-        for PageEntry { key, version, content } in entries {
+        for PageEntry { key, version, content, .. } in entries {
             // An entry without content was not asked for; the page then never completes, and is asked for again.
             let Some(content) = content else { continue };
             let epoch = turn.config.topology.range_of(&key).epoch;

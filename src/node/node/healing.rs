@@ -4,7 +4,7 @@ use super::{
     CallId, ClientResponse, Key, Node, PeerReply, Report, RosterAt, ServerId, Turn, Urgency,
     cell_of,
 };
-use crate::model::Cell;
+use crate::model::{Cell, Stamp};
 use crate::node::heal::Verdict;
 use crate::storage::{Log, Lost, Scrubbed};
 
@@ -23,7 +23,7 @@ impl Node {
                 let response = self.inspected(entries, truncated);
                 self.out.answer(CallId(number), Ok(response));
             }
-            Report::Lost(Lost { key, version, place }) => {
+            Report::Lost(Lost { key, version, checksum, place }) => {
                 self.out.count("records_damaged");
                 let file = Log::Cells.segment_file(place.segment);
                 if let Some(more) = self.heal.lines.0.pass(self.now.instant) {
@@ -34,7 +34,7 @@ impl Node {
                     );
                     self.out.notice(Urgency::Error, text);
                 }
-                self.heal.add(self.now, key, version, (file, place.offset));
+                self.heal.add(self.now, key, Stamp { version, checksum }, (file, place.offset));
             }
             Report::Scrubbed(scrubbed) => self.on_scrubbed(scrubbed),
             Report::Healed { key } => {

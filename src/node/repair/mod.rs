@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::turn::{Origin, RepairStep, Turn};
 use crate::model::{
     Cell, Content, Instant, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read, ServerId,
-    Version,
+    Stamp, Version,
 };
 
 /// Keys of a page.
@@ -65,7 +65,8 @@ struct Session {
     deadline: Instant,
     /// When the page was asked for.
     asked: Instant,
-    digests: BTreeMap<ServerId, (u64, u64)>,
+    /// Count, hash, and hash with contents, of each.
+    digests: BTreeMap<ServerId, (u64, u64, Option<u64>)>,
     pages: BTreeMap<ServerId, (Vec<PageEntry>, bool)>,
     /// Keys of the page that differ, and who has the newer cell.
     todo: Vec<(Key, ServerId)>,
@@ -191,15 +192,15 @@ impl Repair {
         let session = self.session.as_mut().filter(|session| session.number == step.number())?;
         session.deadline = turn.now.instant + PATIENCE;
         let done = match (step, reply.answer) {
-            (RepairStep::Digest(_), PeerAnswer::Digest { count, hash }) => {
-                session.digests.insert(from, (count, hash));
+            (RepairStep::Digest(_), PeerAnswer::Digest { count, hash, contents }) => {
+                session.digests.insert(from, (count, hash, contents));
                 session.compare_digests(turn)
             }
             (RepairStep::Page(_), PeerAnswer::Page { entries, truncated }) => {
                 session.pages.insert(from, (entries, truncated));
                 session.compare_pages(turn)
             }
-            (RepairStep::Fetch(_, key), PeerAnswer::Held { version, content }) => {
+            (RepairStep::Fetch(_, key), PeerAnswer::Held { version, content, .. }) => {
                 session.fetched(turn, from, key, version, content)
             }
             (RepairStep::Store(_), PeerAnswer::Stored { .. }) => {
@@ -245,7 +246,9 @@ impl Session {
         else {
             return false;
         };
-        if a == b {
+        // Where one of the two cannot tell its contents, the versions have to do.
+        let contents_agree = a.2.is_none() || b.2.is_none() || a.2 == b.2;
+        if (a.0, a.1) == (b.0, b.1) && contents_agree {
             return true;
         }
         turn.out.count("digests_differed");
@@ -287,7 +290,7 @@ impl Session {
         let known_to = [last(a, *a_cut), last(b, *b_cut)].into_iter().flatten().min();
         let is_known = |key: &Key| known_to.as_ref().is_none_or(|last| key <= last);
         let differing = differing(a, b).filter(|(key, ..)| is_known(key));
-        let newer = |a: Version, b: Version| if a > b { self.pair.a } else { self.pair.b };
+        let newer = |a: Stamp, b: Stamp| if a > b { self.pair.a } else { self.pair.b };
         self.todo = differing.map(|(key, a, b)| (key.clone(), newer(a, b))).collect();
         self.next = known_to.map(|last| last.successor());
         let rest = ((turn.now.instant - self.asked) * REST.0).min(REST.1);
@@ -336,11 +339,12 @@ impl Session {
     }
 }
 
-/// Keys whose versions are not the same in two pages, with both; a key that is missing has the least version.
+/// Keys whose cells are not the same in two pages, as far as is known, and which they are; a key that is missing has the least
+/// version.
 fn differing<'a>(
     a: &'a [PageEntry],
     b: &'a [PageEntry],
-) -> impl Iterator<Item = (&'a Key, Version, Version)> {
+) -> impl Iterator<Item = (&'a Key, Stamp, Stamp)> {
     let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
     let merged = std::iter::from_fn(move || {
         let (left, right) = match (a.peek(), b.peek()) {
@@ -351,12 +355,11 @@ fn differing<'a>(
             (_, _) => (Some(a.next()), Some(b.next())),
         };
         let (left, right) = (left.flatten(), right.flatten());
-        let version =
-            |entry: Option<&PageEntry>| entry.map_or(Version::ZERO, |entry| entry.version);
+        let stamp = |entry: Option<&PageEntry>| entry.map(PageEntry::stamp).unwrap_or_default();
         let key = &left.or(right)?.key;
-        Some((key, version(left), version(right)))
+        Some((key, stamp(left), stamp(right)))
     });
-    merged.filter(|(_, left, right)| left != right)
+    merged.filter(|(_, left, right)| !left.agrees_with(right))
 }
 
 #[cfg(test)]
@@ -369,14 +372,16 @@ mod tests {
             let entry = |(key, time): &(&'static str, i64)| PageEntry {
                 key: Key::bound(*key),
                 version: Version { time: *time, ..Version::ZERO },
+                checksum: None,
                 content: None,
             };
             cells.iter().map(entry).collect::<Vec<_>>()
         };
         let a = page(&[("a", 1), ("c", 3), ("d", 4), ("f", 6)]);
         let b = page(&[("b", 2), ("c", 3), ("d", 5), ("g", 7), ("h", 8)]);
-        let found: Vec<_> =
-            differing(&a, &b).map(|(key, a, b)| (key.to_string(), a.time, b.time)).collect();
+        let found: Vec<_> = differing(&a, &b)
+            .map(|(key, a, b)| (key.to_string(), a.version.time, b.version.time))
+            .collect();
         let expected =
             [("a", 1, 0), ("b", 0, 2), ("d", 4, 5), ("f", 6, 0), ("g", 0, 7), ("h", 0, 8)];
         assert_eq!(found, expected.map(|(key, a, b)| (key.to_owned(), a, b)));

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Evidence;
-use crate::model::{Incarnation, Key, ServerId, Version};
+use crate::model::{Incarnation, Key, ServerId, Stamp};
 
 /// Listens to every answer that a replica gives.
 #[derive(Debug, Default)]
 pub(in super::super) struct Observer {
-    said: BTreeMap<(ServerId, Incarnation, Key), Version>,
+    said: BTreeMap<(ServerId, Incarnation, Key), Stamp>,
     regressions: Vec<String>,
 }
 
@@ -24,14 +24,14 @@ impl Observer {
         server: ServerId,
         incarnation: Incarnation,
         key: &Key,
-        version: Version,
+        stamp: Stamp,
     ) {
         let said = self.said.entry((server, incarnation, key.clone())).or_default();
-        if version < *said {
+        if stamp.is_below(said) {
             self.regressions
-                .push(format!("server {server} held {said} of key {key}, and then {version}"));
+                .push(format!("server {server} held {said:?} of key {key}, and then {stamp:?}"));
         }
-        *said = (*said).max(version);
+        *said = (*said).max(stamp);
     }
 }
 

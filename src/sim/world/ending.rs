@@ -301,6 +301,8 @@ impl World {
         }
         summary.judged = self.workload.operations.len() as u64;
         summary.retries = self.workload.retries;
+        summary.tickets_reused = self.workload.reused;
+        summary.tickets_refused = self.workload.reuses_refused;
         summary.scanned = self.workload.scanned;
         summary.scanned_at_one = self.workload.scanned_at_one;
         summary.other_shapes = u64::from(!self.shape.is_demo());

@@ -40,6 +40,7 @@ impl World {
         let storage = match self.options.flaw {
             Some(Flaw::DropTombstones) => Some(StorageFlaw::DropTombstones),
             Some(Flaw::CutDamage) => Some(StorageFlaw::CutDamage),
+            Some(Flaw::EqualVersionsKeepTheFirst) => Some(StorageFlaw::EqualVersionsKeepTheFirst),
             _ => None,
         };
         let mut config = Config::new(id, "simulated".to_owned(), self.topology.clone());

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::sorted::Keyed;
-use crate::model::{Content, Incarnation, Key, ServerId, Version};
+use crate::model::{Checksum, Content, Incarnation, Key, ServerId, Stamp, Version};
 use crate::storage::{Place, Whereabouts};
 
 /// Values up to this many bytes lie beside their key and are copied when they are read; longer ones are shared.
@@ -24,6 +24,8 @@ pub(super) struct Entry {
     offset: u32,
     length: u32,
     key_length: u32,
+    /// CRC32C of the value. Without meaning for a tombstone, and where it was not read.
+    value_crc: u32,
     server: u16,
     pub(super) state: State,
     /// Used since it was last considered for leaving memory.
@@ -34,6 +36,8 @@ pub(super) struct Entry {
 pub(super) enum State {
     Tombstone,
     OnDisk,
+    /// On disk, and its checksum is not known: a key file of release 0.1 was read.
+    Unread,
     Cached,
 }
 
@@ -85,6 +89,11 @@ impl<'a> Held<'a> {
         self.0.version()
     }
 
+    /// Which cell it is, as far as that is known.
+    pub fn stamp(&self) -> Stamp {
+        self.0.stamp()
+    }
+
     /// Where the record lies.
     pub fn place(&self) -> Place {
         self.0.place()
@@ -99,7 +108,7 @@ impl<'a> Held<'a> {
     pub fn whereabouts(&self) -> Whereabouts {
         match (self.0.state, &self.0.block) {
             (State::Tombstone, _) => Whereabouts::Memory(Content::Tombstone),
-            (State::OnDisk, _) => Whereabouts::Disk(self.place()),
+            (State::OnDisk | State::Unread, _) => Whereabouts::Disk(self.place()),
             (State::Cached, Block::Beside(block)) => {
                 let value = Bytes::copy_from_slice(&block[self.0.key_length as usize..]);
                 Whereabouts::Memory(Content::Value(value))
@@ -128,9 +137,12 @@ impl Keyed for Entry {
 }
 
 impl Entry {
-    pub(super) fn new(key: &[u8], version: Version, place: Place, holding: Holding<'_>) -> Entry {
+    pub(super) fn new(key: &[u8], stamp: Stamp, place: Place, holding: Holding<'_>) -> Entry {
         let (state, block) = match holding {
             Holding::Tombstone => (State::Tombstone, Block::new(key, Bytes::new())),
+            Holding::OnDisk if stamp.checksum.is_none() => {
+                (State::Unread, Block::new(key, Bytes::new()))
+            }
             Holding::OnDisk => (State::OnDisk, Block::new(key, Bytes::new())),
             Holding::Value(value) if value.len() <= BESIDE_KEY => {
                 (State::Cached, Block::Beside([key, value].concat().into()))
@@ -148,26 +160,27 @@ impl Entry {
             offset: 0,
             length: 0,
             key_length: key.len() as u32,
+            value_crc: 0,
             server: 0,
             state,
             used: state == State::Cached,
         };
-        entry.set_version(version);
+        entry.set_stamp(stamp);
         entry.set_place(place);
         entry
     }
 
     /// Another record of the same key.
-    pub(super) fn replace(&mut self, version: Version, place: Place, holding: Holding<'_>) {
+    pub(super) fn replace(&mut self, stamp: Stamp, place: Place, holding: Holding<'_>) {
         if let (Block::Beside(block), Holding::Value(value)) = (&mut self.block, holding)
             && block.len() == self.key_length as usize + value.len()
         {
             block[self.key_length as usize..].copy_from_slice(value);
             (self.state, self.used) = (State::Cached, true);
-            self.set_version(version);
+            self.set_stamp(stamp);
             self.set_place(place);
         } else {
-            *self = Entry::new(self.key(), version, place, holding);
+            *self = Entry::new(self.key(), stamp, place, holding);
         }
     }
 
@@ -192,10 +205,30 @@ impl Entry {
         }
     }
 
-    fn set_version(&mut self, version: Version) {
-        let Version { time, server, incarnation, step } = version;
+    pub(super) fn stamp(&self) -> Stamp {
+        let checksum = match self.state {
+            State::Tombstone => Some(Checksum::TOMBSTONE),
+            State::OnDisk | State::Cached => Some(Checksum::of_value(self.value_crc)),
+            State::Unread => None,
+        };
+        Stamp { version: self.version(), checksum }
+    }
+
+    fn set_stamp(&mut self, stamp: Stamp) {
+        let Version { time, server, incarnation, step } = stamp.version;
         (self.time, self.server) = (time, server.0);
         (self.incarnation, self.step) = (incarnation.0, step);
+        debug_assert_eq!(stamp.checksum.is_none(), self.state == State::Unread, "read or not");
+        self.value_crc = stamp.checksum.and_then(Checksum::value_crc).unwrap_or_default();
+    }
+
+    /// The value was read, wherever from. Whether that was news.
+    pub(super) fn learn(&mut self, checksum: Checksum) -> bool {
+        let is_news = self.state == State::Unread;
+        if let (true, Some(crc)) = (is_news, checksum.value_crc()) {
+            (self.state, self.value_crc) = (State::OnDisk, crc);
+        }
+        is_news
     }
 
     pub(super) fn place(&self) -> Place {
@@ -210,7 +243,7 @@ impl Entry {
     /// What the value takes of the budget.
     pub(super) fn memory(&self) -> u64 {
         match (self.state, &self.block) {
-            (State::Tombstone | State::OnDisk, _) => 0,
+            (State::Tombstone | State::OnDisk | State::Unread, _) => 0,
             (State::Cached, Block::Beside(block)) => {
                 VALUE_OVERHEAD + block.len() as u64 - u64::from(self.key_length)
             }

@@ -32,7 +32,7 @@ use self::entry::{Entry, State};
 pub use self::entry::{Held, Holding};
 use self::sorted::{FULL, Keyed, Sorted, common};
 use super::Place;
-use crate::model::Version;
+use crate::model::{Checksum, Stamp, Version};
 
 /// The newest record of each key of one log, in key order.
 #[derive(Clone)]
@@ -79,15 +79,15 @@ pub enum Put {
     First,
     /// It stands instead of another.
     Instead {
-        /// The other's version.
-        of: Version,
+        /// Which one.
+        of: Stamp,
         /// Where the other lies.
         at: Place,
     },
     /// What was there is newer, and stays.
     Overtaken {
-        /// Its version.
-        by: Version,
+        /// Which one it is.
+        by: Stamp,
     },
 }
 
@@ -168,28 +168,29 @@ impl Keydir {
         })
     }
 
-    /// Takes in a record, unless a newer one of its key is there. Of two with one version the later one counts.
-    pub fn put(&mut self, key: &[u8], version: Version, place: Place, holding: Holding<'_>) -> Put {
+    /// Takes in a record, unless a newer one of its key is there. Of two of one cell the later one counts, as where it is not
+    /// known whether they are of one.
+    pub fn put(&mut self, key: &[u8], stamp: Stamp, place: Place, holding: Holding<'_>) -> Put {
         let (branch, at) = self.path(key);
         let leaf = &mut self.branches.items_mut()[branch].node.items_mut()[at].node;
         if let Some(at) = leaf.entries.find(key) {
             let entry = &mut leaf.entries.items_mut()[at];
-            let (of, at) = (entry.version(), entry.place());
-            if version < of {
+            let (of, at) = (entry.stamp(), entry.place());
+            if stamp.is_below(&of) {
                 return Put::Overtaken { by: of };
             }
             debug_assert!(self.memory >= entry.memory(), "more than all takes memory");
             self.tombstones -= usize::from(entry.state == State::Tombstone);
             self.memory -= entry.memory();
             leaf.cached -= u32::from(entry.state == State::Cached);
-            entry.replace(version, place, holding);
+            entry.replace(stamp, place, holding);
             self.tombstones += usize::from(entry.state == State::Tombstone);
             self.memory += entry.memory();
             leaf.cached += u32::from(entry.state == State::Cached);
             debug_assert!(self.tombstones <= self.keys && leaf.cached as usize <= FULL);
             return Put::Instead { of, at };
         }
-        let entry = Entry::new(key, version, place, holding);
+        let entry = Entry::new(key, stamp, place, holding);
         self.keys += 1;
         self.tombstones += usize::from(entry.state == State::Tombstone);
         self.memory += entry.memory();
@@ -235,11 +236,18 @@ impl Keydir {
         is_there
     }
 
+    /// The record of `key` at this place was read: what its content is. Whether that was news.
+    pub fn learn(&mut self, key: &[u8], place: Place, checksum: Checksum) -> bool {
+        let Some((leaf, at)) = self.find(key) else { return false };
+        let entry = &mut leaf.entries.items_mut()[at];
+        entry.place() == place && entry.learn(checksum)
+    }
+
     /// The value of a record has been read from the disk: keeps it in memory, unless the record is another by now.
-    pub fn fill(&mut self, key: &[u8], version: Version, value: &Bytes) {
+    pub fn fill(&mut self, key: &[u8], stamp: Stamp, value: &Bytes) {
         let Some((leaf, at)) = self.find(key) else { return };
         let entry = &mut leaf.entries.items_mut()[at];
-        if entry.version() == version && entry.state == State::OnDisk {
+        if entry.state == State::OnDisk && entry.stamp() == stamp {
             entry.fill(value.clone());
             leaf.cached += 1;
             self.memory += entry.memory();

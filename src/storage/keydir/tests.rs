@@ -46,6 +46,12 @@ fn version(time: i64) -> Version {
     Version { time, server: ServerId(3), incarnation: Incarnation(4), step: 5 }
 }
 
+fn stamp(key: &[u8], time: i64, length: Option<usize>) -> Stamp {
+    let content =
+        length.map_or(Content::Tombstone, |length| Content::Value(value(key, length).into()));
+    Stamp { version: version(time), checksum: Some(Checksum::of(&content)) }
+}
+
 fn place(offset: u32) -> Place {
     Place { segment: 1, offset, length: 50 }
 }
@@ -107,14 +113,15 @@ fn put(keydir: &mut Keydir, model: &mut Model, key: &[u8], time: i64, length: Op
     let offset = model.len() as u32 * 10 + time as u32;
     let value = length.map(|length| value(key, length));
     let holding = value.as_deref().map_or(Holding::Tombstone, Holding::Value);
-    let put = keydir.put(key, version(time), place(offset), holding);
+    let now = stamp(key, time, length);
+    let put = keydir.put(key, now, place(offset), holding);
     match model.get(key) {
-        Some((there, _, _)) if *there > time => {
-            assert_eq!(put, Put::Overtaken { by: version(*there) });
+        Some((there, _, held)) if stamp(key, *there, *held) > now => {
+            assert_eq!(put, Put::Overtaken { by: stamp(key, *there, *held) });
             return;
         }
-        Some((there, at, _)) => {
-            assert_eq!(put, Put::Instead { of: version(*there), at: place(*at) });
+        Some((there, at, held)) => {
+            assert_eq!(put, Put::Instead { of: stamp(key, *there, *held), at: place(*at) });
         }
         None => assert_eq!(put, Put::First),
     }
@@ -152,9 +159,10 @@ proptest! {
                 }
                 Step::Load(key) => {
                     if let Some((time, _, Some(length))) = model.get(&key) {
-                        keydir.fill(&key, version(*time), &value(&key, *length).into());
+                        keydir.fill(&key, stamp(&key, *time, Some(*length)), &value(&key, *length).into());
                         // One that is not wanted any more.
-                        keydir.fill(&key, version(77), &Bytes::new());
+                        keydir.fill(&key, stamp(&key, 77, Some(0)), &Bytes::new());
+                        keydir.fill(&key, stamp(&key, *time, Some(9)), &Bytes::new());
                         let held = keydir.get(&key).map(|held| held.whereabouts());
                         let content = Content::Value(value(&key, *length).into());
                         prop_assert_eq!(held, Some(Whereabouts::Memory(content)));
@@ -211,13 +219,15 @@ proptest! {
 fn what_is_used_stays_in_memory() {
     let mut keydir = Keydir::default();
     let (often, mut loads) = (500_u32.to_be_bytes(), 0);
-    keydir.put(&often, version(1), place(500), Holding::Value(&[7; 68]));
+    let checksum = Some(Checksum::of_value(7));
+    let one = Stamp { version: version(1), checksum };
+    keydir.put(&often, one, place(500), Holding::Value(&[7; 68]));
     for number in 1_000..3_000_u32 {
-        keydir.put(&number.to_be_bytes(), version(1), place(number), Holding::Value(&[7; 68]));
+        keydir.put(&number.to_be_bytes(), one, place(number), Holding::Value(&[7; 68]));
         keydir.make_room(10_000);
         let found = keydir.touch(&often).map(|held| held.whereabouts());
         if let Some(Whereabouts::Disk(_)) = found {
-            keydir.fill(&often, version(1), &vec![7; 68].into());
+            keydir.fill(&often, one, &vec![7; 68].into());
             loads += 1;
         }
     }

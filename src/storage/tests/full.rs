@@ -82,7 +82,10 @@ fn crashes_on_a_full_disk_lose_nothing_acknowledged_and_bring_nothing_refused_to
                             refusals += 1;
                             refused.insert(version);
                         }
-                        News::Loaded { .. } | News::Damaged { .. } | News::Scrubbed(_) => {}
+                        News::Loaded { .. }
+                        | News::Learnt { .. }
+                        | News::Damaged { .. }
+                        | News::Scrubbed(_) => {}
                     }
                 }
                 if folder.broken {

@@ -48,15 +48,16 @@ fn a_rotten_value_is_lost_and_healed_by_one_as_new() {
         let healed = News::Published {
             ticket: Ticket(0),
             key: victim.clone(),
-            before: old.version,
-            now: old.version,
+            put: Stamp::of(&old),
+            before: Stamp::of(&old),
+            now: Stamp::of(&old),
             healed: true,
         };
         let found: Vec<_> = std::mem::take(&mut folder.news)
             .into_iter()
             .map(|news| match news {
-                News::Published { key, before, now, healed, .. } => {
-                    News::Published { ticket: Ticket(0), key, before, now, healed }
+                News::Published { key, put, before, now, healed, .. } => {
+                    News::Published { ticket: Ticket(0), key, put, before, now, healed }
                 }
                 other => other,
             })
@@ -64,7 +65,7 @@ fn a_rotten_value_is_lost_and_healed_by_one_as_new() {
         assert_eq!(found, [healed]);
         assert!(!folder.cells.is_lost(&victim) && !folder.cells.has_lost());
         let current = old.version;
-        assert_eq!(folder.put(&victim, &old), Admission::Held { current });
+        assert_eq!(folder.put(&victim, &old), Admission::Held { current, other: None });
         assert_eq!(folder.contents().len(), 12);
 
         let mut again = Folder::open(folder.engine.into_disk()).unwrap();
