@@ -9,7 +9,7 @@ use std::time::Duration;
 use chord::client::show::{json_text, scrub_lines, standing, status_json, text, time};
 use chord::client::{Client, Error, Options, Routing, Safety};
 use chord::model::{
-    Cell, ClientRequest, ClientResponse, InspectSource, Key, ServerId, Status, TopologyView,
+    Cell, ClientRequest, ClientResponse, InspectSource, Key, ServerId, Stamp, Status, TopologyView,
 };
 use chord::ring::Partitioner;
 use clap::Parser;
@@ -240,7 +240,7 @@ async fn next_row(servers: &mut [Server], view: &TopologyView) -> io::Result<Opt
             held.insert(server.id, (key, cell));
         }
     }
-    let Some((key, newest)) = held.values().max_by_key(|(_, cell)| cell.version).cloned() else {
+    let Some((key, newest)) = held.values().max_by_key(|(_, cell)| Stamp::of(cell)).cloned() else {
         return Ok(None);
     };
     let range = view.ranges.partition_point(|range| range.start[..] <= *place.as_bytes());
