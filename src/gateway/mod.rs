@@ -6,7 +6,7 @@
 //!
 //! | paths | whose words | where |
 //! |---|---|---|
-//! | `/v1/…`, `/health`, `/ready`, `/openapi.json` | our own: raw bodies, version as ETag, problems as JSON | `v1` |
+//! | `/v1/…`, `/health`, `/ready`, `/openapi.json` | our own: raw bodies, ETags, problems as JSON | `v1` |
 //! | `/set`, `/fetch`, `/query` | the REST proxy store's: items of an encoding and data | `pairs` |
 //! | `/kvs…` | the causal store's: form fields and causal payloads | `causal` |
 //!

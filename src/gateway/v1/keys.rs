@@ -13,7 +13,8 @@ use super::super::{Got, State, body};
 use crate::client::Answered;
 use crate::client::show::{reached_json, time};
 use crate::model::{
-    ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, Reached, ServerId, Version,
+    Checksum, ClientResponse, Content, Key, MAX_VALUE_LENGTH, PreparedPut, Reached, ServerId,
+    Version,
 };
 
 const PREFIX: &str = "/v1/keys/";
@@ -24,14 +25,15 @@ fn asked(uri: &Uri, headers: &HeaderMap) -> Result<(Key, Manner), Problem> {
     Ok((key_in_path(uri, PREFIX)?, Manner::of(&fields, headers)?))
 }
 
-fn etag(version: Version) -> String {
-    format!("\"{version}\"")
+/// Version and content: a client may have put two contents under one version.
+fn etag(version: Version, checksum: Checksum) -> String {
+    format!("\"{version}-{:x}\"", checksum.number())
 }
 
 /// Version, time, coordinator, and what a call at AVAILABLE has had, for whoever wants to know.
 fn stamp(
     response: &mut Response,
-    version: Version,
+    (version, checksum): (Version, Checksum),
     server: Option<ServerId>,
     reached: Option<Reached>,
 ) {
@@ -41,7 +43,7 @@ fn stamp(
             response.headers_mut().insert(name, value);
         }
     };
-    set(header::ETAG, etag(version));
+    set(header::ETAG, etag(version, checksum));
     set(HeaderName::from_static("chord-time"), time(version.time));
     if let Some(server) = server {
         set(HeaderName::from_static("chord-server"), server.to_string());
@@ -64,15 +66,16 @@ pub(super) async fn get(
         missing.with_reached(reached)
     };
     let (version, value) = found.ok_or_else(missing)?;
+    let checksum = Checksum::of_value(crc32c::crc32c(&value));
     let seen = headers.get_all(header::IF_NONE_MATCH).iter();
     let seen = seen.filter_map(|value| value.to_str().ok());
-    let mut response = if seen.into_iter().any(|tags| matches(tags, &etag(version))) {
+    let mut response = if seen.into_iter().any(|tags| matches(tags, &etag(version, checksum))) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let kind = HeaderValue::from_static("application/octet-stream");
         ([(header::CONTENT_TYPE, kind)], Body::from(value)).into_response()
     };
-    stamp(&mut response, version, server, reached);
+    stamp(&mut response, (version, checksum), server, reached);
     Ok(response)
 }
 
@@ -128,6 +131,7 @@ async fn write(
     manner: Manner,
 ) -> Result<Response, Problem> {
     let Manner { level, timeout, ticket } = manner;
+    let checksum = Checksum::of(&content);
     let write = PreparedPut { key, content, level, timeout, ticket, after: None };
     let Answered { server, response } =
         shared.client.write(write).await.map_err(|error| Problem::of_write(&error))?;
@@ -135,7 +139,7 @@ async fn write(
         return Err(unexpected());
     };
     let mut response = Json(stored(version, overtaken, server, reached)).into_response();
-    stamp(&mut response, version, server, reached);
+    stamp(&mut response, (version, checksum), server, reached);
     Ok(response)
 }
 

@@ -1,7 +1,7 @@
 //! Our own words: `/v1/…`.
 //!
 //! A key is the rest of the path, any bytes, percent-encoded; a value is the raw body. Level, deadline and ticket come
-//! as parameters or headers. The version is the ETag. What goes wrong is a problem (RFC 9457) that says of a write
+//! as parameters or headers. The ETag changes with version and value. What goes wrong is a problem (RFC 9457) that says of a write
 //! whether it was stored.
 
 mod about;
