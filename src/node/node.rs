@@ -256,6 +256,11 @@ impl Node {
         super::turn::Roster::alive(&RosterAt { membership: &self.membership, now }, server)
     }
 
+    /// Whether this segment of cells counts.
+    pub(crate) fn has_segment(&self, segment: u32) -> bool {
+        self.replica.has_segment(segment)
+    }
+
     /// What was done so often since it started, by the name that it has in the status.
     pub(crate) fn counted(&self, what: &str) -> u64 {
         self.out.counters().get(what).copied().unwrap_or(0)

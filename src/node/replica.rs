@@ -221,6 +221,10 @@ impl Replica {
         self.store.lost().collect()
     }
 
+    pub(super) fn has_segment(&self, segment: u32) -> bool {
+        self.store.has_segment(segment)
+    }
+
     /// The segment that is written to.
     pub(super) fn active(&self) -> u32 {
         self.store.active()

@@ -1,6 +1,6 @@
 //! Clients: each does one operation after the other and notes what it was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::history::{Kind, Operation, Outcome, Value};
@@ -175,6 +175,9 @@ pub(super) struct Workload {
     pub(super) out_of_order: Vec<String>,
     /// Writes that were refused as invalid, although all that they brought was this cluster's.
     pub(super) disowned: Vec<String>,
+    /// Versions that were issued for two writes.
+    pub(super) doubled: Vec<String>,
+    issued: BTreeSet<Version>,
 }
 
 impl Workload {
@@ -225,6 +228,8 @@ impl Workload {
             scanned_at_one: 0,
             out_of_order: Vec::new(),
             disowned: Vec::new(),
+            doubled: Vec::new(),
+            issued: BTreeSet::new(),
         }
     }
 
@@ -375,6 +380,7 @@ impl Workload {
             }
             (Kind::Read, _) => Outcome::Unknown,
             (Kind::Write(value), Told::Answer(Ok(ClientResponse::Prepared { version }))) => {
+                note_issued(&mut self.issued, &mut self.doubled, version);
                 operation.ticket = Some(version);
                 operation.preparing = false;
                 operation.sent = true;
@@ -391,6 +397,9 @@ impl Workload {
             (Kind::Write(_), Told::Answer(Ok(ClientResponse::Put { version, .. }))) => {
                 if let Some(after) = operation.after.filter(|after| version <= *after) {
                     self.out_of_order.push(format!("a write after {after} became {version}"));
+                }
+                if operation.ticket.is_none() {
+                    note_issued(&mut self.issued, &mut self.doubled, version);
                 }
                 *seen = (*seen).max(version);
                 Outcome::Done(version)
@@ -410,6 +419,9 @@ impl Workload {
             }
             (Kind::Write(value), told) => {
                 if let Told::Answer(Err(Failure::TimedOut { version: Some(version), .. })) = told {
+                    if operation.ticket.is_none() {
+                        note_issued(&mut self.issued, &mut self.doubled, version);
+                    }
                     operation.ticket = Some(version);
                 }
                 let may_retry = operation.ticket.is_some() || self.forgets_tickets;
@@ -479,6 +491,13 @@ pub(super) fn value_of(content: &Content) -> Value {
         Content::Tombstone => 0,
         // What nobody can have written is found out as thin air.
         Content::Value(_) => number.unwrap_or(Value::MAX),
+    }
+}
+
+/// A server has issued this version for a write that had none.
+fn note_issued(issued: &mut BTreeSet<Version>, doubled: &mut Vec<String>, version: Version) {
+    if !issued.insert(version) {
+        doubled.push(format!("{version} was issued for two writes"));
     }
 }
 

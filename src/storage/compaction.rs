@@ -52,12 +52,12 @@ impl Store {
         let is_there = |number: &u32| Some((*number, *self.segments.get(number)?));
         let found = match self.log {
             Log::Cells if is_paused => sealed.find(|(_, segment)| segment.live == 0),
-            Log::Cells if !self.rotten.is_empty() => {
-                self.rotten.range(..self.active).find_map(is_there)
-            }
             Log::Cells => {
-                let worth = sealed.clone().find(|(_, segment)| self.is_worth(*segment));
-                worth.or_else(|| sealed.find(|(_, segment)| is_renewed(*segment)))
+                // The segment that is written to waits until it is sealed, and keeps no other waiting.
+                let rotten = self.rotten.range(..self.active).find_map(is_there);
+                let worth = || sealed.clone().find(|(_, segment)| self.is_worth(*segment));
+                let renewed = || sealed.clone().find(|(_, segment)| is_renewed(*segment));
+                rotten.or_else(worth).or_else(renewed)
             }
             // An erasure must outlive what it erases in older segments, so hints are compacted from the oldest on;
             // in the oldest there is nothing older, and erasures are dropped.

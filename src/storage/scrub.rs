@@ -38,6 +38,8 @@ impl Store {
     /// Has the next piece read of the sealed segments behind `after` and before `end`; [`News::Scrubbed`] follows. False: there
     /// is none, or one is ordered already.
     pub fn scrub(&mut self, after: u32, end: u32, commands: &mut Vec<Command>) -> bool {
+        // Where nothing is written, nothing else would have what is dead since the start removed.
+        self.compact(commands);
         let begun = self.scrubbing.filter(|begun| self.segments.contains_key(&begun.segment));
         let next = || {
             let segment = self.unscrubbed(after, end).next()?.0;
@@ -58,6 +60,11 @@ impl Store {
     pub fn scrub_left(&self, after: u32, end: u32) -> u64 {
         let all: u64 = self.unscrubbed(after, end).map(|(_, size)| u64::from(size)).sum();
         all.saturating_sub(self.scrubbing.map_or(0, |begun| begun.offset.into()))
+    }
+
+    /// Whether it counts. A file of one that was removed may still be there, where the disk has refused to remove it.
+    pub fn has_segment(&self, segment: u32) -> bool {
+        self.segments.contains_key(&segment)
     }
 
     /// The segment that is written to: all below it are sealed.

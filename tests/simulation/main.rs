@@ -120,7 +120,7 @@ fn every_rule_left_out_is_caught() {
             }
             Flaw::ScanOneAsksNoOther => &["available"],
             Flaw::DiskStaysUnnamed => &["named"],
-            Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen => &["issued"],
+            Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen | Flaw::ForgetCeiling => &["issued"],
             // That a server without its rules cannot be used at the end does not count.
             _ => &[
                 "linearizable",

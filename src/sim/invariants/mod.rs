@@ -32,6 +32,8 @@ pub(super) struct Evidence<'a> {
     pub(super) out_of_order: &'a [String],
     /// Writes refused as invalid.
     pub(super) disowned: &'a [String],
+    /// Versions of two writes.
+    pub(super) doubled: &'a [String],
     pub(super) topology: &'a Topology,
     pub(super) partitioner: Partitioner,
     /// What every server holds at the end.

@@ -199,7 +199,8 @@ impl World {
         if !self.scrubs {
             return None;
         }
-        let engine = self.servers.get_mut(&server)?.engine.as_mut()?;
+        let server = self.servers.get_mut(&server)?;
+        let (node, engine) = (server.node.as_ref()?, server.engine.as_mut()?);
         let files = engine.disk_mut().files().into_iter().map(|(name, _)| name);
         let number =
             |name: String| name.strip_prefix("cells/")?.strip_suffix(".log")?.parse::<u32>().ok();
@@ -209,7 +210,7 @@ impl World {
         segments.pop();
         segments
             .into_iter()
-            .find(|segment| !is_sound(engine, *segment))
+            .find(|segment| node.has_segment(*segment) && !is_sound(engine, *segment))
             .map(|segment| Log::Cells.segment_file(segment))
     }
 
@@ -356,6 +357,7 @@ impl World {
             operations: &self.workload.operations,
             out_of_order: &self.workload.out_of_order,
             disowned: &self.workload.disowned,
+            doubled: &self.workload.doubled,
             topology: &self.topology,
             partitioner: self.shape.partitioner,
             contents,
