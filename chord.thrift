@@ -323,17 +323,26 @@ struct PeerHello {
   8: optional i32 remembered_incarnation,
   9: optional i64 remembered_folder,
   10: optional i64 remembered_position,
-  /** Required when the receiver has one. */
+  /** Only between servers of release 0.1 and those that were told to bear with them. */
   11: optional string secret,
   /** Differs from process to process: tells what was remembered of a former one from what this one has said. */
   12: optional i64 session,
   /** In which session of the receiver `remembered_position` was told, and the highest one told before that. */
   13: optional i64 remembered_session,
   14: optional i64 remembered_before,
+  /**
+   * Required when the receiver has a secret: 32 bytes that the sender has never used before, and the HMAC-SHA256 under the secret of
+   * the side ("chord peer, caller" or "chord peer, answerer"), the cluster's name, the caller's and the answerer's number (2
+   * bytes each), the challenge and the caller's nonce, each with its length (8 bytes) before it. In an answer `nonce` is the challenge.
+   */
+  16: optional binary nonce,
+  17: optional binary proof,
 }
 
 exception PeerRefusal {
   1: required string message,
+  /** To a hello without a proof: 32 bytes, never used before, for a second hello with one on the same connection. */
+  2: optional binary challenge,
 }
 
 /** What a server's disk does. */

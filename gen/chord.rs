@@ -2978,17 +2978,22 @@ pub struct PeerHello {
   pub remembered_incarnation: Option<i32>,
   pub remembered_folder: Option<i64>,
   pub remembered_position: Option<i64>,
-  /// Required when the receiver has one.
+  /// Only between servers of release 0.1 and those that were told to bear with them.
   pub secret: Option<String>,
   /// Differs from process to process: tells what was remembered of a former one from what this one has said.
   pub session: Option<i64>,
   /// In which session of the receiver `remembered_position` was told, and the highest one told before that.
   pub remembered_session: Option<i64>,
   pub remembered_before: Option<i64>,
+  /// Required when the receiver has a secret: 32 bytes that the sender has never used before, and the HMAC-SHA256 under the secret of
+  /// the side ("chord peer, caller" or "chord peer, answerer"), the cluster's name, the caller's and the answerer's number (2
+  /// bytes each), the challenge and the caller's nonce, each with its length (8 bytes) before it. In an answer `nonce` is the challenge.
+  pub nonce: Option<Vec<u8>>,
+  pub proof: Option<Vec<u8>>,
 }
 
 impl PeerHello {
-  pub fn new<F8, F9, F10, F11, F12, F13, F14>(cluster: String, topology_hash: i64, server: i32, incarnation: i32, folder: i64, voting: bool, position: i64, remembered_incarnation: F8, remembered_folder: F9, remembered_position: F10, secret: F11, session: F12, remembered_session: F13, remembered_before: F14) -> PeerHello where F8: Into<Option<i32>>, F9: Into<Option<i64>>, F10: Into<Option<i64>>, F11: Into<Option<String>>, F12: Into<Option<i64>>, F13: Into<Option<i64>>, F14: Into<Option<i64>> {
+  pub fn new<F8, F9, F10, F11, F12, F13, F14, F16, F17>(cluster: String, topology_hash: i64, server: i32, incarnation: i32, folder: i64, voting: bool, position: i64, remembered_incarnation: F8, remembered_folder: F9, remembered_position: F10, secret: F11, session: F12, remembered_session: F13, remembered_before: F14, nonce: F16, proof: F17) -> PeerHello where F8: Into<Option<i32>>, F9: Into<Option<i64>>, F10: Into<Option<i64>>, F11: Into<Option<String>>, F12: Into<Option<i64>>, F13: Into<Option<i64>>, F14: Into<Option<i64>>, F16: Into<Option<Vec<u8>>>, F17: Into<Option<Vec<u8>>> {
     PeerHello {
       cluster,
       topology_hash,
@@ -3004,6 +3009,8 @@ impl PeerHello {
       session: session.into(),
       remembered_session: remembered_session.into(),
       remembered_before: remembered_before.into(),
+      nonce: nonce.into(),
+      proof: proof.into(),
     }
   }
 }
@@ -3025,6 +3032,8 @@ impl TSerializable for PeerHello {
     let mut f_12: Option<i64> = None;
     let mut f_13: Option<i64> = None;
     let mut f_14: Option<i64> = None;
+    let mut f_16: Option<Vec<u8>> = None;
+    let mut f_17: Option<Vec<u8>> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -3088,6 +3097,14 @@ impl TSerializable for PeerHello {
           let val = i_prot.read_i64()?;
           f_14 = Some(val);
         },
+        16 => {
+          let val = i_prot.read_bytes()?;
+          f_16 = Some(val);
+        },
+        17 => {
+          let val = i_prot.read_bytes()?;
+          f_17 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -3117,6 +3134,8 @@ impl TSerializable for PeerHello {
       session: f_12,
       remembered_session: f_13,
       remembered_before: f_14,
+      nonce: f_16,
+      proof: f_17,
     };
     Ok(ret)
   }
@@ -3179,6 +3198,16 @@ impl TSerializable for PeerHello {
       o_prot.write_i64(fld_var)?;
       o_prot.write_field_end()?
     }
+    if let Some(ref fld_var) = self.nonce {
+      o_prot.write_field_begin(&TFieldIdentifier::new("nonce", TType::String, 16))?;
+      o_prot.write_bytes(fld_var)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(ref fld_var) = self.proof {
+      o_prot.write_field_begin(&TFieldIdentifier::new("proof", TType::String, 17))?;
+      o_prot.write_bytes(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }
@@ -3191,12 +3220,15 @@ impl TSerializable for PeerHello {
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PeerRefusal {
   pub message: String,
+  /// To a hello without a proof: 32 bytes, never used before, for a second hello with one on the same connection.
+  pub challenge: Option<Vec<u8>>,
 }
 
 impl PeerRefusal {
-  pub fn new(message: String) -> PeerRefusal {
+  pub fn new<F2>(message: String, challenge: F2) -> PeerRefusal where F2: Into<Option<Vec<u8>>> {
     PeerRefusal {
       message,
+      challenge: challenge.into(),
     }
   }
 }
@@ -3205,6 +3237,7 @@ impl TSerializable for PeerRefusal {
   fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<PeerRefusal> {
     i_prot.read_struct_begin()?;
     let mut f_1: Option<String> = None;
+    let mut f_2: Option<Vec<u8>> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -3216,6 +3249,10 @@ impl TSerializable for PeerRefusal {
           let val = i_prot.read_string()?;
           f_1 = Some(val);
         },
+        2 => {
+          let val = i_prot.read_bytes()?;
+          f_2 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -3226,6 +3263,7 @@ impl TSerializable for PeerRefusal {
     verify_required_field_exists("PeerRefusal.message", &f_1)?;
     let ret = PeerRefusal {
       message: f_1.expect("auto-generated code should have checked for presence of required fields"),
+      challenge: f_2,
     };
     Ok(ret)
   }
@@ -3235,6 +3273,11 @@ impl TSerializable for PeerRefusal {
     o_prot.write_field_begin(&TFieldIdentifier::new("message", TType::String, 1))?;
     o_prot.write_string(&self.message)?;
     o_prot.write_field_end()?;
+    if let Some(ref fld_var) = self.challenge {
+      o_prot.write_field_begin(&TFieldIdentifier::new("challenge", TType::String, 2))?;
+      o_prot.write_bytes(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }

@@ -334,8 +334,28 @@ pub struct Hello {
     pub session: u64,
     /// What the sender remembers of the receiver.
     pub remembers: Option<Remembered>,
-    /// Shared by all servers of a cluster that is not on loopback alone.
+    /// Shared by all servers of a cluster that is not on loopback alone. Told by and to servers of release 0.1 alone.
     pub secret: Option<String>,
+    /// That the sender knows the secret.
+    pub proof: Option<Proof>,
+}
+
+/// Shows that a server knows the cluster's secret, and does not tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// A number that the sender has never used before.
+    pub nonce: [u8; 32],
+    /// A message authentication code, under the secret, of this and other things.
+    pub mac: [u8; 32],
+}
+
+/// Why a hello was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloRefusal {
+    /// For people.
+    pub message: String,
+    /// What the caller has to prove to know the secret with, on the same connection.
+    pub challenge: Option<[u8; 32]>,
 }
 
 /// What a server durably remembers of a peer.

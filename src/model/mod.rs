@@ -27,8 +27,9 @@ pub use id::{CallId, Epoch, FolderId, Incarnation, RequestId, ServerId};
 pub use key::{Key, KeyError, MAX_KEY_LENGTH, MAX_PLACE_LENGTH};
 pub use level::{Level, Reached, UnknownLevel};
 pub use message::{
-    ClientRequest, ClientResponse, Failure, Hello, InspectSource, Invalid, Join, PageEntry,
-    PeerAnswer, PeerReply, PeerRequest, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender,
+    ClientRequest, ClientResponse, Failure, Hello, HelloRefusal, InspectSource, Invalid, Join,
+    PageEntry, PeerAnswer, PeerReply, PeerRequest, PreparedPut, Proof, Read, Refusal, Remembered,
+    ScanEntry, Sender,
 };
 pub use pending::Pending;
 pub use stamp::{Checksum, Stamp};

@@ -220,6 +220,7 @@ impl Node {
             session: self.config.first_request,
             remembers: identity.peers.get(&peer).copied(),
             secret: None,
+            proof: None,
         }
     }
 

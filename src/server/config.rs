@@ -73,6 +73,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", env = "CHORD_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
 
+    /// Tell the secret to servers of release 0.1, which do not know another way: for the time of an upgrade
+    #[arg(long, env = "CHORD_SECRET_IN_CLEAR", requires = "secret_file")]
+    pub secret_in_clear: bool,
+
     /// Connections at most; more are closed at once
     #[arg(long, value_name = "N", env = "CHORD_MAX_CONNECTIONS", default_value_t = 4096)]
     pub max_connections: usize,
@@ -129,6 +133,8 @@ pub struct Config {
     pub accept_loss: bool,
     /// What peers must know.
     pub secret: Option<String>,
+    /// It is told to servers of release 0.1.
+    pub secret_in_clear: bool,
     /// Connections at most.
     pub max_connections: usize,
     /// Where its HTTP door is to be, if anywhere.
@@ -269,6 +275,7 @@ impl Flags {
             scrub_rate: self.scrub_rate,
             accept_loss: self.accept_loss || alone,
             secret: self.secret_file.map(read_secret).transpose()?,
+            secret_in_clear: self.secret_in_clear,
             max_connections: self.max_connections,
         })
     }

@@ -23,10 +23,11 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::MissedTickBehavior;
 
 use super::budget::{Budget, SHORT, Unsent, weight, weight_of_reply};
-use super::gate::Gate;
+use super::gate::{Answering, Gate, Refusal};
 use super::listener::Voice;
 use super::mail::{Input, Outgoing, Route};
 use super::original::{self, Question, Translation};
+use super::secret::Nonce;
 use super::stall::{Patience, Stall, WATCH};
 use super::throttle::Throttle;
 use crate::model::{Failure, PeerReply, Pending, ServerId};
@@ -112,6 +113,8 @@ pub(crate) async fn serve(
         next_request: 0,
         replies: VecDeque::new(),
         introduced: None,
+        challenge: None,
+        answering: Answering::Openly,
         large: None,
         waiting: None,
         ending: false,
@@ -186,6 +189,10 @@ struct Connection {
     replies: VecDeque<(u32, PeerReply)>,
     /// Which server speaks here, once it has said so and was let in.
     introduced: Option<ServerId>,
+    /// What it was challenged with.
+    challenge: Option<Nonce>,
+    /// How it is answered.
+    answering: Answering,
     /// The share of a long message that is being read.
     large: Option<OwnedSemaphorePermit>,
     waiting: Option<Waiting>,
@@ -407,19 +414,25 @@ impl Connection {
                 self.as_ready = answers_as_ready;
                 Err(Answer::Session { server })
             }
-            Ok(Call::Hello(hello)) => match self.shared.gate.admit(&hello, self.remote.ip()) {
-                Ok(()) => {
-                    self.introduced = Some(hello.server);
-                    Ok(Input::Introduced { route, to: hello.server })
-                }
-                Err(refusal) => {
-                    self.introduced = None;
-                    if let Some(more) = self.shared.refusals.pass() {
-                        log::warn!("peer at {} is refused: {refusal}{more}", self.remote);
+            Ok(Call::Hello(hello)) => {
+                let (gate, from) = (&self.shared.gate, self.remote.ip());
+                match gate.admit(&hello, from, &mut self.challenge) {
+                    Ok(answering) => {
+                        self.introduced = Some(hello.server);
+                        self.answering = answering;
+                        Ok(Input::Introduced { route, to: hello.server })
                     }
-                    Err(Answer::Hello(Err(refusal.to_string())))
+                    Err(refusal) => {
+                        self.introduced = None;
+                        if !matches!(refusal, Refusal::Challenge(_))
+                            && let Some(more) = self.shared.refusals.pass()
+                        {
+                            log::warn!("peer at {} is refused: {refusal}{more}", self.remote);
+                        }
+                        Err(Answer::Hello(Err(refusal.outward())))
+                    }
                 }
-            },
+            }
             Ok(Call::Peer(request)) => match self.introduced {
                 Some(from) => {
                     let number = self.next_request;
@@ -484,7 +497,7 @@ impl Connection {
                 }
             }
             Outgoing::Hello { slot, hello } => {
-                let hello = self.shared.gate.outward(hello);
+                let hello = self.shared.gate.answer(hello, &self.answering);
                 if let Some(slot) = self.slot(slot) {
                     slot.state = State::Ready(Answer::Hello(Ok(hello)));
                 }

@@ -52,6 +52,7 @@ mod peer;
 mod probe;
 mod random;
 mod runtime;
+mod secret;
 mod stall;
 mod start;
 mod storage;

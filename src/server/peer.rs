@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::clock::Clock;
 use super::connection::make_room;
-use super::gate::{Gate, Refusal};
+use super::gate::{Answering, Gate, Refusal};
 use super::mail::Input;
 use super::random::Jitter;
 use super::throttle::Throttle;
@@ -301,30 +301,48 @@ impl Link {
             inputs.send(question).await.map_err(|_| Trouble::Ended)?;
             let hello = self.gate.outward(said.await.map_err(|_| Trouble::Ended)?);
             let mut output = BytesMut::new();
-            encode_call(Format::NATIVE, Sequence(0), &Call::Hello(hello), &mut output)?;
-            stream.write_all_buf(&mut output).await?;
             let mut reader = MessageReader::new(Format::NATIVE);
             let mut input = BytesMut::with_capacity(READ_BYTES);
-            let message = loop {
-                if let Some(message) = reader.next(&mut input)? {
-                    break message;
+            // As it is, and if that is not enough, once more with what is wanted.
+            let mut next = Some((hello.clone(), Answering::Openly));
+            let mut refused = String::new();
+            let mut sequence = Sequence(0);
+            while let Some((said, answering)) = next.take() {
+                encode_call(Format::NATIVE, sequence, &Call::Hello(said), &mut output)?;
+                stream.write_all_buf(&mut output).await?;
+                let message = loop {
+                    if let Some(message) = reader.next(&mut input)? {
+                        break message;
+                    }
+                    if stream.read_buf(&mut input).await? == 0 {
+                        return Err(Trouble::Closed);
+                    }
+                };
+                let is_first = sequence == Sequence(0);
+                sequence = Sequence(1);
+                match decode_reply(Format::NATIVE.protocol, message)? {
+                    (_, Reply::Hello(Ok(hello))) => {
+                        self.gate.recognise(&hello, self.to, &answering)?;
+                        return Ok(Session {
+                            stream,
+                            input,
+                            reader,
+                            hello: self.gate.inward(hello),
+                        });
+                    }
+                    (_, Reply::Hello(Err(refusal))) => {
+                        next = self.gate.insist(&hello, self.to, &refusal).filter(|_| is_first);
+                        let may_be_old = refusal.challenge.is_none() && self.gate.has_secret();
+                        refused = one_line(&refusal.message);
+                        if next.is_none() && is_first && may_be_old {
+                            refused += " (a server of release 0.1 is told the secret only with --secret-in-clear)";
+                        }
+                    }
+                    (_, Reply::Application(text)) => refused = one_line(&text),
+                    _ => return Err(Trouble::Nonsense),
                 }
-                if stream.read_buf(&mut input).await? == 0 {
-                    return Err(Trouble::Closed);
-                }
-            };
-            match decode_reply(Format::NATIVE.protocol, message)? {
-                (_, Reply::Hello(Ok(hello))) => {
-                    self.gate.recognise(&hello, self.to)?;
-                    Ok(Session { stream, input, reader, hello: self.gate.inward(hello) })
-                }
-                (_, Reply::Hello(Err(text)) | Reply::Application(text)) => {
-                    // What a stranger says is cut short, and kept to one line.
-                    let text = text.chars().filter(|c| !c.is_control()).take(200).collect();
-                    Err(Trouble::RefusedThere(text))
-                }
-                _ => Err(Trouble::Nonsense),
             }
+            Err(Trouble::RefusedThere(refused))
         };
         timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or(Err(Trouble::Silent))
     }
@@ -405,8 +423,7 @@ impl Link {
                     self.tell(Event::Reply { from: self.to, id, reply }).await?;
                 }
                 Reply::Peer(Err(text)) | Reply::Application(text) => {
-                    let text = text.chars().filter(|c| !c.is_control()).take(200).collect();
-                    return Err(Trouble::RefusedThere(text));
+                    return Err(Trouble::RefusedThere(one_line(&text)));
                 }
                 Reply::Client { .. }
                 | Reply::Session { .. }
@@ -418,6 +435,11 @@ impl Link {
         }
         Ok(())
     }
+}
+
+/// What a stranger says, cut short.
+fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 /// Requests that wait for an answer, by the sequence numbers of one connection, which are handed out in turn.

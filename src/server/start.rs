@@ -253,6 +253,7 @@ fn gate(config: &Config) -> Gate {
         cluster.partitioner,
         cluster.servers.iter().map(|(server, _)| *server),
         config.secret.clone(),
+        config.secret_in_clear,
     )
 }
 
@@ -292,6 +293,7 @@ mod tests {
             scrub_rate: 4 << 20,
             accept_loss: true,
             secret: None,
+            secret_in_clear: false,
             max_connections: 10,
         }
     }

@@ -285,8 +285,11 @@ pub(super) fn encode_any_answer(
         (Answer::Hello(Ok(hello)), Some(Service::Peer)) if *method == Method::PeerHello => {
             send!(0, peer::hello_out(hello))
         }
-        (Answer::Hello(Err(message)) | Answer::Peer(Err(message)), Some(Service::Peer)) => {
-            send!(1, wire::PeerRefusal { message: message.clone() })
+        (Answer::Hello(Err(refusal)), Some(Service::Peer)) => {
+            send!(1, peer::hello_refusal_out(refusal))
+        }
+        (Answer::Peer(Err(message)), Some(Service::Peer)) => {
+            send!(1, wire::PeerRefusal { message: message.clone(), challenge: None })
         }
         (Answer::Peer(Ok(reply)), Some(Service::Peer)) => {
             match asked(method).and_then(|asked| peer::reply_out(asked, reply)) {
@@ -445,7 +448,7 @@ fn read_reply(name: &str, input: &mut dyn TInputProtocol) -> Result<Reply, Error
             let found: OfPeer<wire::PeerHello> = read_result(input)?;
             Ok(Reply::Hello(match found {
                 Ok(hello) => Ok(peer::hello_in(hello)?),
-                Err(refusal) => Err(refusal.message),
+                Err(refusal) => Err(peer::hello_refusal_in(refusal)?),
             }))
         }
         Method::PeerPing => of_peer(read_result(input)?, Form::Pong),

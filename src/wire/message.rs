@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::model::{
-    ClientRequest, ClientResponse, Failure, Hello, Invalid, Key, Level, PeerReply, PeerRequest,
-    ServerId, Version,
+    ClientRequest, ClientResponse, Failure, Hello, HelloRefusal, Invalid, Key, Level, PeerReply,
+    PeerRequest, ServerId, Version,
 };
 
 /// Longest frame and longest message, in bytes: what Thrift's own framed transports take.
@@ -347,7 +347,7 @@ pub enum Answer {
         server: ServerId,
     },
     /// To a hello: our own, or why not.
-    Hello(Result<Hello, String>),
+    Hello(Result<Hello, HelloRefusal>),
     /// To a peer's call, or why not.
     Peer(Result<PeerReply, String>),
     /// To a call of the original program's, or the message of its exception.
@@ -429,7 +429,7 @@ pub enum Reply {
         server: ServerId,
     },
     /// To a hello.
-    Hello(Result<Hello, String>),
+    Hello(Result<Hello, HelloRefusal>),
     /// To a peer's call.
     Peer(Result<PeerReply, String>),
     /// To a call of the original program's.

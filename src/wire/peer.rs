@@ -5,9 +5,9 @@ use chord_gen as wire;
 use super::Error;
 use super::client::{incarnation_in, server_in, version_in, version_out};
 use crate::model::{
-    Cell, Checksum, Content, DiskState, Epoch, FolderId, Hello, Incarnation, Join, Key,
-    MAX_PLACE_LENGTH, MAX_VALUE_LENGTH, PageEntry, PeerAnswer, PeerReply, PeerRequest, Read,
-    Refusal, Remembered, Sender, ServerId, Version,
+    Cell, Checksum, Content, DiskState, Epoch, FolderId, Hello, HelloRefusal, Incarnation, Join,
+    Key, MAX_PLACE_LENGTH, MAX_VALUE_LENGTH, PageEntry, PeerAnswer, PeerReply, PeerRequest, Proof,
+    Read, Refusal, Remembered, Sender, ServerId, Version,
 };
 
 pub(super) fn incarnation_out(incarnation: Incarnation) -> i32 {
@@ -45,6 +45,8 @@ pub(super) fn hello_out(hello: &Hello) -> wire::PeerHello {
         remembered_folder: hello.remembers.map(|r| r.folder.0 as i64),
         remembered_position: hello.remembers.map(|r| r.position as i64),
         secret: hello.secret.clone(),
+        nonce: hello.proof.map(|proof| proof.nonce.to_vec()),
+        proof: hello.proof.map(|proof| proof.mac.to_vec()),
         session: Some(hello.session as i64),
         remembered_session: hello.remembers.map(|r| r.session as i64),
         remembered_before: hello.remembers.map(|r| r.before as i64),
@@ -75,7 +77,27 @@ pub(super) fn hello_in(hello: wire::PeerHello) -> Result<Hello, Error> {
         session: hello.session.unwrap_or(0) as u64,
         remembers,
         secret: hello.secret,
+        proof: match (hello.nonce, hello.proof) {
+            (Some(nonce), Some(mac)) => {
+                Some(Proof { nonce: number_in(nonce)?, mac: number_in(mac)? })
+            }
+            (_, _) => None,
+        },
     })
+}
+
+fn number_in(bytes: Vec<u8>) -> Result<[u8; 32], Error> {
+    bytes.try_into().map_err(|_| Error::Malformed { what: "a proof that has not 32 bytes" })
+}
+
+pub(super) fn hello_refusal_out(refusal: &HelloRefusal) -> wire::PeerRefusal {
+    let challenge = refusal.challenge.map(|challenge| challenge.to_vec());
+    wire::PeerRefusal { message: refusal.message.clone(), challenge }
+}
+
+pub(super) fn hello_refusal_in(refusal: wire::PeerRefusal) -> Result<HelloRefusal, Error> {
+    let challenge = refusal.challenge.map(number_in).transpose()?;
+    Ok(HelloRefusal { message: refusal.message, challenge })
 }
 
 fn sender_out(sender: &Sender) -> wire::PeerSender {

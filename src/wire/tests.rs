@@ -8,8 +8,8 @@ use super::*;
 use crate::model::{
     Cell, Checksum, ClientRequest, ClientResponse, Content, DiskState, Epoch, Failure, FolderId,
     Hello, Incarnation, InspectSource, Invalid, Join, Key, Level, PageEntry, PeerAnswer, PeerReply,
-    PeerRequest, PeerStatus, PreparedPut, Read, Refusal, Remembered, ScanEntry, Sender, ServerId,
-    Status, TopologyView, Version, ViewRange, ViewServer,
+    PeerRequest, PeerStatus, PreparedPut, Proof, Read, Refusal, Remembered, ScanEntry, Sender,
+    ServerId, Status, TopologyView, Version, ViewRange, ViewServer,
 };
 use crate::model::{DamagedRecord, Reached, ScrubStatus};
 
@@ -72,6 +72,7 @@ fn hello() -> impl Strategy<Value = Hello> {
                 before: position >> 1,
             }),
             secret: voting.then(|| "secret".to_owned()),
+            proof: voting.then_some(Proof { nonce: [1; 32], mac: [2; 32] }),
         })
 }
 

@@ -13,6 +13,7 @@ mod load;
 mod process;
 mod recovery;
 mod scripts;
+mod secret;
 mod shapes;
 mod story;
 mod transfer;
