@@ -125,7 +125,8 @@ impl Sides {
 /// Nothing has changed from the beginning of the one to the end of the other, and both knew how things stood.
 fn on_one_side(first: &Ended, second: &Ended) -> bool {
     let moments = [&first.call.before, &first.after, &second.call.before, &second.after];
-    first.end <= second.call.start
+    // Of two events of one microsecond either may have been the first.
+    first.end < second.call.start
         && moments.iter().all(|moment| moment.is_known && *moment == moments[0])
 }
 
