@@ -51,6 +51,8 @@ pub(super) struct Handoff {
     targets: BTreeMap<ServerId, Target>,
     /// What a load from disk is for.
     loads: BTreeMap<Ticket, (ServerId, Key)>,
+    /// The version of the last mark: microseconds.
+    last_mark: i64,
 }
 
 /// One server that hints wait for.
@@ -119,7 +121,7 @@ impl Handoff {
                 Some(_) | None => {}
             }
         }
-        Handoff { store, targets, loads: BTreeMap::new() }
+        Handoff { store, targets, loads: BTreeMap::new(), last_mark: 0 }
     }
 
     /// Keeps a cell for a replica that has not acknowledged it.
@@ -160,7 +162,9 @@ impl Handoff {
              it is back"
         );
         turn.out.notice(Urgency::Warning, text);
-        let version = Version { time: turn.now.wall.max(1), ..Version::ZERO };
+        // Above that of every former mark, whatever the wall clock says: the erasure of one would take a later one along at the next start.
+        self.last_mark = turn.now.wall.max(turn.clock.seen()).max(self.last_mark + 1);
+        let version = Version { time: self.last_mark, ..Version::ZERO };
         entry.marks.insert(start.clone(), Mark { version, missed_at: turn.now.instant });
         let cell = Cell { version, content: Content::Tombstone };
         let mut commands = Vec::new();
