@@ -252,10 +252,7 @@ impl Read {
         let in_turn = (0..count).map(|step| self.place.replicas[(id.0 as usize + step) % count]);
         let mut others: Vec<_> =
             in_turn.filter(|server| !asked(*server) && turn.roster.reachable(*server)).collect();
-        others.sort_by_key(|server| {
-            let behind = self.known.as_ref().is_some_and(|known| known.behind.contains(server));
-            preference(turn, *server, behind)
-        });
+        others.sort_by_key(|server| preference(turn, *server, self.is_behind(*server)));
         for server in others.into_iter().take(missing) {
             let with_value = self.asked_value.is_empty();
             self.ask(turn, id, server, with_value);
@@ -323,8 +320,16 @@ impl Read {
         let newest = self.newest(turn.roster).unwrap_or_default().version;
         let missing = newest.is_zero() && turn.config.flaw != Some(Flaw::OneNotFoundAtOnce);
         let little = self.known.as_ref().is_some_and(|known| known.little);
-        (missing || little || self.is_older(newest))
-            && self.held.waiting().any(|server| turn.roster.alive(server))
+        // What was missed may be known by a mark alone, which has no version.
+        let doubtful = self.held.answers().all(|(server, _)| self.is_behind(server));
+        self.held.waiting().filter(|server| turn.roster.alive(*server)).any(|server| {
+            missing || little || self.is_older(newest) || doubtful && !self.is_behind(server)
+        })
+    }
+
+    /// It lacks something of what this coordinator has acknowledged, perhaps of this key.
+    fn is_behind(&self, server: ServerId) -> bool {
+        self.known.as_ref().is_some_and(|known| known.behind.contains(&server))
     }
 
     /// Than what this coordinator has acknowledged.
