@@ -29,6 +29,7 @@
 //!   client     the client library, the console's grammar, records in files
 //!   server     tokio: sockets, links, the storage thread  ┐  two drivers
 //!   sim        a seeded world where everything goes wrong ┘  of one node
+//!   budget     the bytes in hand, whichever endpoint they came through
 //!   ── pure from here on: no async, sockets, files, clock, ambient chance ──
 //!   node       the protocol: events in, effects out
 //!   wire       Thrift over bytes        ring   who keeps what
@@ -47,6 +48,7 @@
 //! outside.
 
 pub mod bench;
+pub mod budget;
 pub mod client;
 pub mod fuzz;
 pub mod gateway;

@@ -110,6 +110,7 @@ fn settings(config: &server::Config, listen: String) -> gateway::Settings {
         members: cluster.servers.iter().map(member).collect(),
         max_connections: config.max_http_connections,
         listen: listen.clone(),
+        budget: config.budget.clone(),
     }
 }
 

@@ -63,6 +63,9 @@ struct Flags {
     /// Hints kept for one server at most; marks beyond.
     #[arg(long)]
     max_hints: Option<usize>,
+    /// Whether there is memory for few cells that wait for a disk or a replica.
+    #[arg(long)]
+    tight: Option<bool>,
     /// Whether runs are twenty times as long as usual.
     #[arg(long)]
     long: Option<bool>,
@@ -96,8 +99,8 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let profile = flags.profile.or(flags.flaw.map(Profile::for_flaw)).unwrap_or_default();
     let Flags { workload: activity, only, flaw, .. } = flags;
-    let Flags { servers, copies, placement, partitioner, max_hints, long, .. } = flags;
-    let fixed = Fixed { servers, copies, placement, partitioner, max_hints, long };
+    let Flags { servers, copies, placement, partitioner, max_hints, tight, long, .. } = flags;
+    let fixed = Fixed { servers, copies, placement, partitioner, max_hints, tight, long };
     if let Err(why) = fixed.check() {
         eprintln!("chord-sim: {why}");
         return ExitCode::from(2);

@@ -23,6 +23,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 const LOT: usize = 256;
 /// Unwritten bytes beyond which no more calls are encoded.
 const HIGH_WATER: usize = 1 << 20;
+/// Room made for each read.
+const READ_BYTES: usize = 64 << 10;
 /// Of the word about the connection itself; calls are counted from 1.
 const SESSION: Sequence = Sequence(0);
 
@@ -109,12 +111,13 @@ async fn serve(
 ) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let mut reader = MessageReader::new(Format::NATIVE);
-    let (mut input, mut output) = (BytesMut::with_capacity(64 << 10), BytesMut::new());
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
     let (mut lot, mut next) = (Vec::new(), SESSION.0);
     let session = Call::Session { answers_as_ready: true };
     encode_call(Format::NATIVE, SESSION, &session, &mut output).map_err(|e| e.to_string())?;
     let mut asking = true;
     while asking || !waiting.is_empty() {
+        reader.make_room(&mut input, READ_BYTES);
         tokio::select! {
             count = orders.recv_many(&mut lot, LOT), if asking && output.len() < HIGH_WATER => {
                 // Nobody can ask any more; those who still wait want their answers.

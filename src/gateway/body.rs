@@ -11,8 +11,8 @@ use serde::de::{SeqAccess, Visitor};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::budget::{SHORT, Share};
 use super::problem::Problem;
+use crate::budget::{SHORT, Share};
 
 /// For a body to come, as a whole.
 const TIME: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub(super) async fn read(
     }
     // Shares are taken whole and before the body is read, so that two half bodies never wait for each other's. One of
     // unknown length counts as short until it is not.
-    let mut share = shared.budget.body(announced.unwrap_or(SHORT.min(most))).await?;
+    let mut share = shared.shares.body(announced.unwrap_or(SHORT.min(most))).await?;
     let mut bytes = BytesMut::with_capacity(announced.unwrap_or_default());
     let end = Instant::now() + TIME;
     let (mut look, mut moved) = (Instant::now() + LOOK, 0);
@@ -77,7 +77,7 @@ pub(super) async fn read(
             return Err(too_long());
         }
         if bytes.len() + data.len() > share.bytes() {
-            share = shared.budget.body(most).await?;
+            share = shared.shares.body(most).await?;
         }
         moved += data.len();
         bytes.extend_from_slice(&data);

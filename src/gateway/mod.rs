@@ -11,19 +11,19 @@
 //! | `/kvs…` | the causal store's: form fields and causal payloads | `causal` |
 //!
 //! Bounds: connections, time for a request's head and body, items of a list, and bytes in hand over all connections, of
-//! bodies as of answers that have not left (`budget`). Past one of them: a clear answer, or the end of the connection.
+//! bodies as of answers that have not left (`shares`). Past one of them: a clear answer, or the end of the connection.
 //!
 //! # What is left out
 //!
 //! TLS, authentication, and conditional writes (refused in words, not ignored).
 
 mod body;
-mod budget;
 mod causal;
 mod pairs;
 mod pieces;
 mod problem;
 mod serve;
+mod shares;
 mod stream;
 mod v1;
 mod words;
@@ -37,8 +37,9 @@ use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
-use self::budget::Budget;
 use self::problem::Problem;
+use self::shares::Shares;
+use crate::budget::Budget;
 use crate::client::{Answered, Client, Options, Routing, Safety};
 use crate::model::{
     Cell, ClientRequest, ClientResponse, Content, Key, Level, Reached, ServerId, Version,
@@ -60,6 +61,8 @@ pub struct Settings {
     pub members: Vec<Member>,
     /// Connections at most.
     pub max_connections: usize,
+    /// What the process may have in hand, over all its endpoints.
+    pub budget: Budget,
 }
 
 /// A server of the cluster.
@@ -81,7 +84,7 @@ struct Shared {
     /// Goes to the door's own server, which knows who is within reach.
     near: Client,
     settings: Settings,
-    budget: Budget,
+    shares: Shares,
 }
 
 type State = axum::extract::State<Arc<Shared>>;
@@ -100,7 +103,8 @@ impl Shared {
         };
         let near = client(Routing::Sticky);
         let client = client(Routing::Replica { prefer: Some(own) });
-        Arc::new(Shared { client, near, settings, budget: Budget::new() })
+        let shares = Shares::of(settings.budget.clone());
+        Arc::new(Shared { client, near, settings, shares })
     }
 }
 
@@ -128,10 +132,10 @@ impl Shared {
         let Some(Cell { version, content: Content::Value(value) }) = cell else {
             return Ok(Got { server, reached, found: None });
         };
-        let share = self.budget.value(value.len()).ok_or_else(|| {
+        let share = self.shares.value(value.len()).ok_or_else(|| {
             Problem::busy("too many answers at a time wait for their readers".to_owned())
         })?;
-        let found = Some((version, budget::bind(value, share)));
+        let found = Some((version, share.bind(value)));
         Ok(Got { server, reached, found })
     }
 }

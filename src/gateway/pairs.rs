@@ -30,10 +30,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::body::{List, Whole};
-use super::budget::Share;
 use super::pieces::Pieces;
 use super::problem::Problem;
 use super::{Route, Shared, State, body};
+use crate::budget::Share;
 use crate::client::Scanner;
 use crate::model::{Content, Key, Level, PreparedPut, ScanEntry};
 
@@ -169,7 +169,7 @@ async fn list<'a>(
     if items.is_empty() {
         return Err(refused(StatusCode::BAD_REQUEST, "the list is empty"));
     }
-    let room = shared.budget.items(items.len()).await.map_err(|problem| of_problem(&problem))?;
+    let room = shared.shares.items(items.len()).await.map_err(|problem| of_problem(&problem))?;
     Ok((items, room))
 }
 
@@ -363,7 +363,7 @@ impl Everything {
     }
 
     async fn page(&mut self) -> Result<(), Problem> {
-        let share = self.shared.budget.page().await?;
+        let share = self.shared.shares.page().await?;
         let page = self.scanner.page(PAGE).await.map_err(|error| Problem::of_read(&error))?;
         self.add(page.unwrap_or_default(), share);
         Ok(())

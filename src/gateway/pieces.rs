@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::stream;
 
-use super::budget::Share;
+use crate::budget::Share;
 
 /// An answer is handed to the socket in chunks of at least so many bytes.
 const CHUNK: usize = 16 << 10;

@@ -17,7 +17,8 @@ fn door() -> Router {
     };
     let members = vec![Member { server: ServerId(0), address, http: None }];
     let listen = "127.0.0.1:0".to_owned();
-    let settings = Settings { listen, server: ServerId(0), members, max_connections: 1 };
+    let (server, budget) = (ServerId(0), Budget::default());
+    let settings = Settings { listen, server, members, max_connections: 1, budget };
     router(Shared::new(settings))
 }
 

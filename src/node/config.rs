@@ -38,9 +38,15 @@ pub struct Config {
     /// Bytes of values that are being fetched from the disk at a time, roughly; reads beyond it wait. Values that wait for
     /// nothing are memory too, and a few calls can ask for many of them.
     pub max_loading: usize,
-    /// Bytes of keys and values that wait for the disk at a time, as cells to be stored; a store beyond it is refused, and
-    /// nothing of it is kept. A single one is always taken in.
+    /// Bytes of cells to be stored that wait for the disk at a time; a store beyond it is refused, and nothing of it is kept.
+    /// A single one is always taken in. The same again is allowed for hints; one beyond it becomes a mark.
     pub max_storing: usize,
+    /// Bytes of operations that were answered and still wait for a replica; beyond it those that wait for longest end, and
+    /// writes leave hints.
+    pub max_lingering: usize,
+    /// Bytes of values and pages that replicas have sent for calls without an answer yet; a call for which more would come is
+    /// answered as overloaded.
+    pub max_gathering: usize,
     /// Hints kept for one server at most; beyond it a mark takes their place.
     pub max_hints: usize,
     /// Bytes of the records of hints kept for one server at most, without those delivered or replaced.
@@ -78,8 +84,10 @@ impl Config {
             silence: Duration::from_millis(700),
             repair_interval: Duration::from_secs(10),
             max_calls: 10_000,
-            max_loading: 64 << 20,
+            max_loading: 32 << 20,
             max_storing: 64 << 20,
+            max_lingering: 48 << 20,
+            max_gathering: 64 << 20,
             max_hints: 1_000_000,
             max_hint_bytes: 256 << 20,
             max_all_hint_bytes: 1 << 30,

@@ -28,6 +28,8 @@ pub enum Flaw {
     UndoUnknown,
     /// A replica that cannot be reached counts as an acknowledgement, for there will be a hint.
     HintCounts,
+    /// A write that was answered and is let go, as too much goes on, leaves no hint.
+    LetGoWithoutHint,
     /// A hint is forgotten when it is sent.
     DropHintEarly,
     /// Answers of a server's former life count.
@@ -80,7 +82,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 35] = [
+    pub const ALL: [Flaw; 36] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -92,6 +94,7 @@ impl Flaw {
         Flaw::RetryUnderNewVersion,
         Flaw::UndoUnknown,
         Flaw::HintCounts,
+        Flaw::LetGoWithoutHint,
         Flaw::DropHintEarly,
         Flaw::OldLifeCounts,
         Flaw::VoteEmpty,
@@ -140,6 +143,7 @@ impl Flaw {
             Flaw::RetryUnderNewVersion => "retry-under-new-version",
             Flaw::UndoUnknown => "undo-unknown",
             Flaw::HintCounts => "hint-counts",
+            Flaw::LetGoWithoutHint => "let-go-without-hint",
             Flaw::DropHintEarly => "drop-hint-early",
             Flaw::OldLifeCounts => "old-life-counts",
             Flaw::VoteEmpty => "vote-empty",

@@ -185,7 +185,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         [
             Some(self.membership.next_deadline()),
-            self.coordinator.next_deadline(),
+            self.coordinator.next_deadline(&self.config),
             self.handoff.next_deadline(),
             self.repair.next_deadline(),
             self.heal.next_deadline(),

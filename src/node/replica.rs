@@ -21,7 +21,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use self::digest::Digest;
-use super::turn::{ReplyTo, Turn};
+use super::turn::{ReplyTo, Turn, in_hand};
 use super::{Config, Flaw, Urgency};
 use crate::model::{
     Cell, Checksum, Content, Instant, Key, PageEntry, PeerAnswer, PeerReply, PeerRequest, Pending,
@@ -433,7 +433,7 @@ impl Replica {
             answer(turn, sender, to, PeerAnswer::Stored { current, other: None });
             return;
         }
-        let bytes = key.as_bytes().len() + cell.content.len();
+        let bytes = in_hand(key, cell);
         if self.storing > 0 && self.storing + bytes > turn.config.max_storing {
             // The disk is slower than those who write. Whoever asked counts this replica as missed, and keeps a hint.
             turn.out.count("stores_overloaded");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::rounds::ClockRounds;
 use super::{Config, Effect, Flaw, Notice, Urgency};
 use crate::model::{
-    CallId, ClientResponse, DiskState, Failure, HybridClock, Incarnation, Instant, Key, Now,
+    CallId, Cell, ClientResponse, DiskState, Failure, HybridClock, Incarnation, Instant, Key, Now,
     PeerReply, PeerRequest, Pending, RequestId, ServerId, Version,
 };
 use crate::storage::Command;
@@ -26,6 +26,13 @@ pub trait Roster {
     fn disk(&self, server: ServerId) -> DiskState;
     /// Its latest known life: answers of an older one do not count.
     fn incarnation(&self, server: ServerId) -> Incarnation;
+}
+
+/// What a cell takes in memory while something is to be done with it, about: beside its bytes, its place in the queues and
+/// in the notes of who waits for it.
+pub(super) fn in_hand(key: &Key, cell: &Cell) -> usize {
+    const NOTES: usize = 256;
+    key.as_bytes().len() + cell.content.len() + NOTES
 }
 
 /// One turn of the node.
@@ -47,6 +54,8 @@ pub(super) struct Known {
     pub(super) version: Version,
     /// Replicas that may not hold it.
     pub(super) behind: Vec<ServerId>,
+    /// Some of them are known by a mark alone, so that they may lack something newer than `version`.
+    pub(super) by_mark: bool,
     /// Not even which replica holds it: too much was missed.
     pub(super) little: bool,
 }
@@ -233,6 +242,10 @@ impl Outbox {
 
     pub(super) fn count(&mut self, what: &'static str) {
         *self.counters.entry(what).or_insert(0) += 1;
+    }
+
+    pub(super) fn count_many(&mut self, what: &'static str, many: usize) {
+        *self.counters.entry(what).or_insert(0) += many as u64;
     }
 
     pub(super) fn counters(&self) -> &BTreeMap<&'static str, u64> {

@@ -8,6 +8,7 @@ use clap::Args;
 use super::cluster::{Cluster, ClusterError, LocalCluster, port};
 use super::units;
 use super::view::{self, ViewError};
+use crate::budget::Budget;
 use crate::model::ServerId;
 use crate::ring::{Partitioner, Placement};
 use crate::storage::SyncPolicy;
@@ -141,6 +142,8 @@ pub struct Config {
     pub http: Option<String>,
     /// HTTP connections at most.
     pub max_http_connections: usize,
+    /// What the process may have in hand, over all its endpoints.
+    pub budget: Budget,
 }
 
 /// Why the flags make no server.
@@ -276,6 +279,7 @@ impl Flags {
             accept_loss: self.accept_loss || alone,
             secret: self.secret_file.map(read_secret).transpose()?,
             secret_in_clear: self.secret_in_clear,
+            budget: Budget::default(),
             max_connections: self.max_connections,
         })
     }

@@ -6,8 +6,8 @@
 //! All answers that are ready leave in one write, up to [`HIGH_WATER`].
 //!
 //! Push-back, in the order in which it is felt: with [`MAX_CALLS_PER_CONNECTION`] calls in flight (fewer where answers
-//! are long), or more than [`HIGH_WATER`] bytes that the other side does not take, or no room left in the budgets of
-//! `budget.rs`, nothing more is read from the socket, and TCP tells the sender.
+//! are long), or more than [`HIGH_WATER`] bytes that the other side does not take, or no room left in the
+//! [budget](crate::budget), nothing more is read from the socket, and TCP tells the sender.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -19,10 +19,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::budget::{Budget, SHORT, Unsent, weight, weight_of_reply};
 use super::gate::{Answering, Gate, Refusal};
 use super::listener::Voice;
 use super::mail::{Input, Outgoing, Route};
@@ -30,11 +29,13 @@ use super::original::{self, Question, Translation};
 use super::secret::Nonce;
 use super::stall::{Patience, Stall, WATCH};
 use super::throttle::Throttle;
+use super::unsent::{Unsent, weight, weight_of_reply};
+use crate::budget::{Account, Budget, SHORT, Share, Waiting as Place};
 use crate::model::{Failure, PeerReply, Pending, ServerId};
 use crate::node::Event;
 use crate::wire::{
     Answer, Call, Detection, Foreign, Format, MAX_FRAME_LENGTH, MessageReader, Method, Sequence,
-    decode_call, detect, encode_answer, refuse,
+    decode_call, detect, encode_answer, make_room, refuse,
 };
 
 /// Calls of one client connection in flight at most. A client that keeps more waiting gains nothing: a thousand
@@ -137,7 +138,15 @@ struct Slot {
     question: Option<Question>,
     state: State,
     /// Given back when it leaves the queue.
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Held,
+}
+
+/// What a call has of the budget until it is answered.
+enum Held {
+    /// All that its message takes.
+    Share { _share: Share },
+    /// Its place among the long calls: the message has the rest.
+    Place { _place: Place },
 }
 
 /// How far the answer to a call is.
@@ -155,14 +164,16 @@ struct Request {
     oneway: bool,
     /// The look at which it came.
     since: u32,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Held,
 }
 
 /// A share of the byte budget that is being waited for.
 struct Waiting {
     /// For this message, or, if none, for a long one that is not complete yet.
     message: Option<Bytes>,
-    share: Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>,
+    share: Pin<Box<dyn Future<Output = Option<Share>> + Send>>,
+    /// How many bytes it is.
+    bytes: usize,
 }
 
 /// Nobody is left to serve for: the node's task is gone, or this side has closed.
@@ -194,7 +205,7 @@ struct Connection {
     /// How it is answered.
     answering: Answering,
     /// The share of a long message that is being read.
-    large: Option<OwnedSemaphorePermit>,
+    large: Option<Share>,
     waiting: Option<Waiting>,
     /// Nothing more is read; it ends when everything is answered.
     ending: bool,
@@ -252,11 +263,11 @@ impl Connection {
                     }
                 }
                 share = wait_for(&mut self.waiting), if self.waiting.is_some() => {
-                    let message = self.waiting.take().and_then(|waiting| waiting.message);
-                    let handed = match message {
+                    let (Some(share), Some(waiting)) = (share, self.waiting.take()) else { return };
+                    let handed = match waiting.message {
                         Some(message) => self.hand_over(message, share).await,
                         None => {
-                            self.large = share;
+                            self.begin_long(share, waiting.bytes);
                             Ok(())
                         }
                     };
@@ -289,7 +300,8 @@ impl Connection {
 
     /// Whether another call may be taken in.
     fn has_room(&self) -> bool {
-        self.calls.len() < self.unsent.most_calls(MAX_CALLS_PER_CONNECTION)
+        let answers = &self.shared.budget.long_answers;
+        self.calls.len() < self.unsent.most_calls(MAX_CALLS_PER_CONNECTION, answers)
             && self.requests.len() < self.unsent.most_requests(MAX_REQUESTS_PER_CONNECTION)
             && self.output.len() < HIGH_WATER
     }
@@ -319,13 +331,9 @@ impl Connection {
                     // messages never wait for each other's.
                     if self.input.len() > SHORT && self.large.is_none() {
                         let bytes = reader.expected(&self.input);
-                        match self.budget(bytes).try_acquire_many_owned(bytes as u32) {
-                            Ok(share) => {
-                                self.large = Some(share);
-                                // All at once: grown by doubling, it would end up as twice as much.
-                                self.input.reserve(bytes.saturating_sub(self.input.len()) + 4);
-                            }
-                            Err(_) => self.wait_for_share(None, bytes),
+                        match self.account(bytes).try_take(bytes) {
+                            Some(share) => self.begin_long(share, bytes),
+                            None => self.wait_for_share(None, bytes),
                         }
                     }
                     break;
@@ -336,19 +344,26 @@ impl Connection {
         Ok(None)
     }
 
-    /// The budget for a message of that many bytes.
-    fn budget(&self, bytes: usize) -> Arc<Semaphore> {
-        let Budget { calls, long, peers, .. } = &self.shared.budget;
-        Arc::clone(match self.introduced {
+    /// Where a message of that many bytes is accounted for.
+    fn account(&self, bytes: usize) -> &Account {
+        let Budget { short_requests, long_calls, peers, .. } = &self.shared.budget;
+        match self.introduced {
             Some(_) => peers,
-            None if bytes > SHORT => long,
-            None => calls,
-        })
+            None if bytes > SHORT => long_calls,
+            None => short_requests,
+        }
     }
 
     fn wait_for_share(&mut self, message: Option<Bytes>, bytes: usize) {
-        let share = Box::pin(self.budget(bytes).acquire_many_owned(bytes as u32));
-        self.waiting = Some(Waiting { message, share });
+        let share = Box::pin(self.account(bytes).clone().take(bytes));
+        self.waiting = Some(Waiting { message, share, bytes });
+    }
+
+    /// The rest of a long message of at most so many bytes may come.
+    fn begin_long(&mut self, share: Share, bytes: usize) {
+        self.large = Some(share);
+        // All at once: grown by doubling, it would end up as twice as much. Four bytes are the length of a frame.
+        self.input.reserve((bytes + 4).saturating_sub(self.input.len()));
     }
 
     async fn hand_over_or_wait(&mut self, message: Bytes) -> Result<(), Gone> {
@@ -356,11 +371,11 @@ impl Connection {
         if let Some(mut large) = self.large.take()
             && let Some(share) = large.split(bytes)
         {
-            return self.hand_over(message, Some(share)).await;
+            return self.hand_over(message, share).await;
         }
-        match self.budget(bytes).try_acquire_many_owned(bytes as u32) {
-            Ok(share) => self.hand_over(message, Some(share)).await,
-            Err(_) => {
+        match self.account(bytes).try_take(bytes) {
+            Some(share) => self.hand_over(message, share).await,
+            None => {
                 self.wait_for_share(Some(message), bytes);
                 Ok(())
             }
@@ -377,12 +392,14 @@ impl Connection {
     }
 
     /// A whole message: has its call carried out, or answers it at once.
-    async fn hand_over(
-        &mut self,
-        message: Bytes,
-        share: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), Gone> {
+    async fn hand_over(&mut self, message: Bytes, share: Share) -> Result<(), Gone> {
         let Some((format, _)) = self.reader else { return Ok(()) };
+        let (message, share) = if message.len() > SHORT {
+            let (message, place) = share.bind_apart(message);
+            (message, Held::Place { _place: place })
+        } else {
+            (message, Held::Share { _share: share })
+        };
         let request = match decode_call(format.protocol, message) {
             Ok(request) => request,
             Err(error) => {
@@ -478,7 +495,8 @@ impl Connection {
                 let as_ready = self.as_ready;
                 // What is not waited for never leaves, and would keep its share for good.
                 let leaves = self.slot(slot).is_some_and(|slot| !slot.oneway);
-                let keeps = !leaves || self.unsent.admit(weight(&result), &self.shared.budget);
+                let keeps =
+                    !leaves || self.unsent.admit(weight(&result), &self.shared.budget.long_answers);
                 // Who does not take its answers gets no more long ones.
                 let result = if keeps { result } else { Err(Failure::Overloaded { server }) };
                 let Some(slot) = self.slot(slot) else { return };
@@ -584,7 +602,7 @@ impl Connection {
         // Half a long message keeps others from sending theirs, if there is no more room.
         let is_in_the_way = self.large.is_some()
             && self.introduced.is_none()
-            && self.shared.budget.long.available_permits() < MAX_FRAME_LENGTH;
+            && self.shared.budget.long_calls.free() < MAX_FRAME_LENGTH;
         let patience = if is_in_the_way { Patience::Short } else { Patience::Usual };
         let what = if self.input_stall.look(reading && !self.input.is_empty(), patience) {
             "it has left a message half sent"
@@ -624,18 +642,10 @@ impl Connection {
     }
 }
 
-/// Room for a read, of so many bytes if a new buffer is needed. What is left of the old one is used up first: messages are slices
-/// of their buffer, and a new one for each read would be as many lines of memory that no cache knows.
-pub(super) fn make_room(input: &mut BytesMut, bytes: usize) {
-    if input.capacity() - input.len() < bytes / 8 {
-        input.reserve(bytes);
-    }
-}
-
 /// The share, once there is one. `None` only if the budget was closed, which nobody does.
-async fn wait_for(waiting: &mut Option<Waiting>) -> Option<OwnedSemaphorePermit> {
+async fn wait_for(waiting: &mut Option<Waiting>) -> Option<Share> {
     match waiting {
-        Some(waiting) => waiting.share.as_mut().await.ok(),
+        Some(waiting) => waiting.share.as_mut().await,
         None => std::future::pending().await,
     }
 }

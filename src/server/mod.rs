@@ -26,7 +26,7 @@
 //! | node → storage, and back | unbounded, but the node has a bounded number of commands in flight | – |
 //!
 //! What a stranger can do is bounded: connections by permits (the one that has been silent for longest makes room),
-//! calls by connection, bytes on the way in and out by `budget`, half messages and untaken answers by time, log lines by
+//! calls by connection, bytes on the way in and out by [`crate::budget`], half messages and untaken answers by time, log lines by
 //! `throttle`.
 //!
 //! The end of a process. *Asked to stop* (SIGINT, SIGTERM): no new connections or calls; calls in flight get two
@@ -36,7 +36,6 @@
 //! Left out: TLS and more than one shard of the data in a process. Fairness is by memory, not by work: who stores or reads
 //! long values without end keeps disks and links busy, and short calls wait in the same queues.
 
-mod budget;
 mod clock;
 mod cluster;
 mod config;
@@ -58,6 +57,7 @@ mod start;
 mod storage;
 mod throttle;
 mod units;
+mod unsent;
 mod view;
 
 pub use cluster::{Cluster, ClusterError, LocalCluster, MAX_SERVERS};

@@ -17,7 +17,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::clock::Clock;
-use super::connection::make_room;
 use super::gate::{Answering, Gate, Refusal};
 use super::mail::Input;
 use super::random::Jitter;
@@ -369,7 +368,7 @@ impl Link {
                     return error.into();
                 }
             }
-            make_room(&mut input, READ_BYTES);
+            reader.make_room(&mut input, READ_BYTES);
             tokio::select! {
                 biased;
                 read = from.read_buf(&mut input) => {

@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::budget::Budget;
 use super::clock::Clock;
 use super::config::Config;
 use super::connection::Shared;
@@ -191,7 +190,7 @@ impl Parts<'_> {
             server: config.server,
             gate,
             inputs: inputs.clone(),
-            budget: Budget::new(),
+            budget: config.budget.clone(),
             strangers: Throttle::new(clock, STRANGERS),
             refusals: Throttle::new(clock, STRANGERS),
         };
@@ -294,6 +293,7 @@ mod tests {
             accept_loss: true,
             secret: None,
             secret_in_clear: false,
+            budget: crate::budget::Budget::default(),
             max_connections: 10,
         }
     }

@@ -201,7 +201,8 @@ impl Profile {
             Flaw::AvailableAsksOne
             | Flaw::AvailableNoWriteBack
             | Flaw::OneNotFoundAtOnce
-            | Flaw::OneForgetsWrites => Profile::Outages,
+            | Flaw::OneForgetsWrites
+            | Flaw::LetGoWithoutHint => Profile::Outages,
             Flaw::DiskStaysUnnamed | Flaw::SparedCounts => Profile::Hangs,
             Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen => Profile::Years,
             Flaw::DigestVersionsOnly

@@ -44,6 +44,8 @@ pub struct Shape {
     pub partitioner: Partitioner,
     /// Hints kept for one server; marks beyond.
     pub max_hints: usize,
+    /// Memory for few cells that wait for a disk or for a replica.
+    pub tight: bool,
     /// Many more operations than usual.
     pub long: bool,
 }
@@ -62,6 +64,8 @@ pub struct Fixed {
     /// See [`Shape`].
     pub max_hints: Option<usize>,
     /// See [`Shape`].
+    pub tight: Option<bool>,
+    /// See [`Shape`].
     pub long: Option<bool>,
 }
 
@@ -74,6 +78,7 @@ impl Fixed {
             placement: Some(Placement::Ring),
             partitioner: Some(Partitioner::ByteOrdered),
             max_hints: Some(MANY_HINTS),
+            tight: Some(false),
             long: Some(false),
         }
     }
@@ -84,6 +89,7 @@ impl Fixed {
             Flaw::StrangersStaySilent | Flaw::DropNewMark | Flaw::ScanOneAsksNoOther => {
                 Fixed::default()
             }
+            Flaw::LetGoWithoutHint => Fixed { tight: Some(true), ..Fixed::default() },
             _ => Fixed::demo(),
         }
     }
@@ -112,6 +118,7 @@ impl Fixed {
             flag("placement", self.placement.map(|placement| placement.to_string())),
             flag("partitioner", self.partitioner.map(|partitioner| partitioner.to_string())),
             flag("max-hints", self.max_hints.map(|hints| hints.to_string())),
+            flag("tight", self.tight.map(|tight| tight.to_string())),
             flag("long", self.long.map(|long| long.to_string())),
         ]
         .concat()
@@ -140,12 +147,14 @@ impl Shape {
         let few = random.below(3) as usize;
         let max_hints = if random.chance(300) { few } else { MANY_HINTS };
         let long = random.chance(10);
+        let tight = random.chance(250);
         Shape {
             servers,
             copies: copies.min(servers.into()),
             placement: fixed.placement.unwrap_or(placement),
             partitioner: fixed.partitioner.unwrap_or(partitioner),
             max_hints: fixed.max_hints.unwrap_or(max_hints),
+            tight: fixed.tight.unwrap_or(tight),
             long: fixed.long.unwrap_or(long),
         }
     }
@@ -192,11 +201,12 @@ const LETTERS: [&str; MOST.0 as usize] = ["0", "a", "b", "c", "d", "e", "f", "g"
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { servers, copies, placement, partitioner, max_hints, long } = self;
+        let Shape { servers, copies, placement, partitioner, max_hints, tight, long } = self;
+        let tight = if *tight { ", little memory" } else { "" };
         let long = if *long { ", a long run" } else { "" };
         write!(
             f,
-            "{servers} servers, {copies} copies, {placement}, {partitioner}, {max_hints} hints at most{long}"
+            "{servers} servers, {copies} copies, {placement}, {partitioner}, {max_hints} hints at most{tight}{long}"
         )
     }
 }

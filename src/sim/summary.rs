@@ -101,6 +101,10 @@ summary! {
     loads_put_off,
     /// Hints kept.
     hints_kept,
+    /// Answered operations that ended early, as too many went on.
+    let_go,
+    /// Stores that were refused, as too many waited for the disk.
+    overloaded,
     /// Marks kept in the place of hints.
     marks,
     /// Hints delivered.

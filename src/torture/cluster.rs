@@ -87,7 +87,7 @@ impl Cluster {
             });
             fs::write(own.join("cluster.json"), file.to_string()).map_err(failed)?;
             fs::write(own.join("clock"), "+0s\n").map_err(failed)?;
-            let disk = Disk::create(&own, shape.medium)?;
+            let disk = Disk::create(&own, shape.medium, super::disk::SIZE)?;
             servers.push(Server { child: None, dying: Vec::new(), disk, folder: own, peak: 0 });
         }
         let faketime = machine.faketime.clone().filter(|_| shape.clocks);

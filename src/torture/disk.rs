@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::machine::tool;
 
 /// Bytes of a file system. Enough for the servers' work, little enough to be filled in an instant.
-const SIZE: &str = "64M";
+pub(super) const SIZE: &str = "64M";
 
 /// What a disk is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// An empty one, in a folder of its own under `parent`.
-    pub(super) fn create(parent: &Path, medium: Medium) -> Result<Disk, String> {
+    pub(super) fn create(parent: &Path, medium: Medium, size: &str) -> Result<Disk, String> {
         let (top, image) = (parent.join("disk"), parent.join("disk.img"));
         fs::create_dir_all(&top).map_err(|error| format!("{}: {error}", top.display()))?;
         let disk = Disk { medium, top, image };
@@ -39,12 +39,12 @@ impl Disk {
             Medium::Tmpfs => {
                 tool(
                     "mount",
-                    &["-t", "tmpfs", "-o", &format!("size={SIZE}"), "tmpfs", &disk.top()],
+                    &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", &disk.top()],
                 )?;
             }
             Medium::Ext4 => {
                 let image = disk.image.to_string_lossy();
-                tool("truncate", &["-s", SIZE, &image])?;
+                tool("truncate", &["-s", size, &image])?;
                 tool("mkfs.ext4", &["-q", "-F", "-m", "0", &image])?;
                 disk.mount()?;
             }
@@ -209,15 +209,15 @@ fn values(bytes: &[u8]) -> impl Iterator<Item = (String, usize)> {
 pub struct OwnDisk(Disk);
 
 impl OwnDisk {
-    /// An empty one of 64 MiB, in this folder.
+    /// An empty one of that size, as `truncate` knows it, in this folder.
     ///
     /// # Errors
     /// The machine does not permit it.
-    pub fn create(folder: &Path) -> Result<OwnDisk, String> {
+    pub fn create(folder: &Path, size: &str) -> Result<OwnDisk, String> {
         if !super::machine::is_inside() {
             return Err("namespaces of the run's own are not permitted here".to_owned());
         }
-        Disk::create(folder, Medium::Ext4).map(OwnDisk)
+        Disk::create(folder, Medium::Ext4, size).map(OwnDisk)
     }
 
     /// The data folder on it.
@@ -239,6 +239,35 @@ impl OwnDisk {
     /// The system refuses.
     pub fn thaw(&self) -> Result<(), String> {
         self.0.thaw()
+    }
+
+    /// Leaves no byte free, until [`OwnDisk::make_room`].
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn fill(&self) -> Result<(), String> {
+        self.0.fill()
+    }
+
+    /// Gives back what [`OwnDisk::fill`] took.
+    pub fn make_room(&self) {
+        self.0.make_room();
+    }
+
+    /// Reads go on, and every write fails, as after an error of the medium, until [`OwnDisk::mount_again`].
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn turn_read_only(&self) -> Result<(), String> {
+        self.0.turn_read_only()
+    }
+
+    /// Mounted anew, once nobody uses it.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn mount_again(&self) -> Result<(), String> {
+        self.0.mount_again()
     }
 }
 

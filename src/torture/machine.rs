@@ -3,6 +3,7 @@
 //! Hosts, mounts and processes are made in namespaces of the run's own, so that nothing of it is seen outside and nothing
 //! is left behind, however the run ends.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -62,6 +63,15 @@ pub(super) fn tool_with(program: &str, args: &[&str], input: &str) -> Result<Str
 /// Runs this very program again within namespaces of its own, to its end; `None`: this is it, or the machine does not
 /// permit any.
 pub fn run_inside() -> Option<ExitStatus> {
+    run_inside_as(std::env::args_os().skip(1))
+}
+
+/// The same with other arguments.
+pub fn run_inside_with(args: &[&str]) -> Option<ExitStatus> {
+    run_inside_as(args.iter().map(OsString::from))
+}
+
+fn run_inside_as(args: impl Iterator<Item = OsString>) -> Option<ExitStatus> {
     if is_inside() {
         // Its network is its own, too: without this there is not even loopback.
         let _ = tool("ip", &["link", "set", "lo", "up"]);
@@ -71,13 +81,7 @@ pub fn run_inside() -> Option<ExitStatus> {
         ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
     tool("unshare", &[&FLAGS[..], &["true"]].concat()).ok()?;
     let own = std::env::current_exe().ok()?;
-    Command::new("unshare")
-        .args(FLAGS)
-        .arg(own)
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .status()
-        .ok()
+    Command::new("unshare").args(FLAGS).arg(own).args(args).env(INSIDE, "1").status().ok()
 }
 
 /// Whether this process runs within namespaces of its own.
@@ -114,7 +118,7 @@ impl Machine {
 /// Makes, mounts and shuts down a file system.
 fn tries_ext4() -> Result<(), String> {
     let top = tempfile_in_run()?;
-    let mut disk = super::disk::Disk::create(&top, super::disk::Medium::Ext4)?;
+    let mut disk = super::disk::Disk::create(&top, super::disk::Medium::Ext4, super::disk::SIZE)?;
     disk.cut_power()
 }
 

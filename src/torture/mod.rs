@@ -37,7 +37,7 @@ mod network;
 pub use disk::OwnDisk;
 pub use fault::{FAULTS, Fault, UnknownFault};
 pub use inject::Injection;
-pub use machine::run_inside;
+pub use machine::{run_inside, run_inside_with};
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -43,4 +43,4 @@ pub use message::{
     OriginalAnswer, OriginalCall, Protocol, RemoteFailure, Reply, Request, Sequence, Service,
     original,
 };
-pub use reader::MessageReader;
+pub use reader::{MessageReader, make_room};

@@ -4,7 +4,10 @@
 //! ends. It is resumable: it keeps its place between calls, so a peer that sends a byte at a time costs no more than
 //! one that sends all at once; and it allocates nothing but one small entry a level of nesting.
 //!
-//! Nothing is ever reserved on a claimed length. What is cut off by its frame alone is walked over when it is decoded.
+//! A message is a slice of the buffer it was read into, and keeps that. A long one therefore gets a buffer of its own length,
+//! if whoever reads asks for it ([`MessageReader::make_room`]), and is parted from what comes behind it: else the next few
+//! bytes would keep its memory after it has gone, and it theirs. Nothing is reserved here on a claimed length unasked. What is cut off by
+//! its frame alone is walked over when it is decoded.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -14,6 +17,9 @@ use super::{Error, Format, Framing, MAX_FRAME_LENGTH, Protocol};
 const MAX_DEPTH: usize = 32;
 /// Elements of one list, set or map.
 pub(super) const MAX_ELEMENTS: u64 = 65_536;
+
+/// Messages longer than this are parted from the buffer they were read into.
+const LONG: usize = 64 << 10;
 
 /// Cuts a stream of bytes into messages.
 #[derive(Debug)]
@@ -38,6 +44,21 @@ impl MessageReader {
         }
     }
 
+    /// Makes room in `buffer` for a read: for the rest of the message that it begins with, if that says that it is long; else,
+    /// where less than an eighth of them are free, for `usual` bytes. What is left of a buffer is used up first: messages are
+    /// slices of theirs, and a new one for each read would be as many lines of memory that no cache knows.
+    ///
+    /// Whoever is read from can make this reserve a frame's length by four bytes.
+    pub fn make_room(&self, buffer: &mut BytesMut, usual: usize) {
+        let is_framed = self.format.framing == Framing::Framed && buffer.len() >= 4;
+        let whole = if is_framed { 4 + self.expected(buffer) } else { 0 };
+        if whole > LONG {
+            buffer.reserve(whole.saturating_sub(buffer.len()));
+        } else {
+            make_room(buffer, usual);
+        }
+    }
+
     /// The next whole message, without its frame length, taken off the front of `buffer`; `None`: more bytes are
     /// needed.
     ///
@@ -55,17 +76,36 @@ impl MessageReader {
                     return Ok(None);
                 }
                 buffer.advance(4);
-                Ok(Some(buffer.split_to(length).freeze()))
+                Ok(Some(take(buffer, length)))
             }
             Framing::Unframed => match self.scanner.scan(buffer)? {
                 Some(end) => {
                     self.scanner = Scanner::new(self.format.protocol);
-                    Ok(Some(buffer.split_to(end).freeze()))
+                    Ok(Some(take(buffer, end)))
                 }
                 None => Ok(None),
             },
         }
     }
+}
+
+/// The same where it is not known yet how messages are cut.
+pub fn make_room(buffer: &mut BytesMut, usual: usize) {
+    if buffer.capacity() - buffer.len() < usual / 8 {
+        buffer.reserve(usual);
+    }
+}
+
+/// Takes a message of so many bytes off the front.
+fn take(buffer: &mut BytesMut, length: usize) -> Bytes {
+    let room = buffer.capacity();
+    let message = buffer.split_to(length).freeze();
+    if length <= LONG {
+        return message;
+    }
+    *buffer = BytesMut::from(&buffer[..]);
+    // One that might have been much longer, and has got the room for that.
+    if room > 2 * length { Bytes::copy_from_slice(&message) } else { message }
 }
 
 /// Walks over a message that should be whole: before the generated code reads it, which does not check the wire types of

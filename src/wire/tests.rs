@@ -664,3 +664,22 @@ fn a_cell_under_a_version_that_no_write_has_is_refused() {
         assert!(error.contains("a version that no write has"), "{error}");
     }
 }
+
+/// A long message has memory of its own: neither does the next one's beginning keep it, nor it what it did not need.
+#[test]
+fn a_long_message_is_parted_from_the_buffer_it_was_read_into() {
+    let long = 1 << 20;
+    let mut reader = MessageReader::new(Format::NATIVE);
+    let mut buffer = BytesMut::new();
+    reader.make_room(&mut buffer, 1_000);
+    assert!(buffer.capacity() < 10_000, "nothing is known yet");
+    buffer.extend_from_slice(&(long as u32).to_be_bytes());
+    reader.make_room(&mut buffer, 1_000);
+    assert!((long + 4..long + 8_192).contains(&buffer.capacity()), "{}", buffer.capacity());
+    buffer.extend_from_slice(&vec![7; long]);
+    buffer.extend_from_slice(b"next");
+    let message = reader.next(&mut buffer).unwrap().unwrap();
+    assert_eq!((message.len(), &buffer[..]), (long, &b"next"[..]));
+    assert!(buffer.capacity() < 10_000, "{}", buffer.capacity());
+    assert!(message.is_unique(), "nobody else keeps its memory");
+}

@@ -33,6 +33,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) http: bool,
     /// Further flags for each server.
     pub(crate) flags: &'a [&'a str],
+    /// Where the first server keeps its data, if not beside the others.
+    pub(crate) first_data: Option<&'a Path>,
 }
 
 impl Shape<'static> {
@@ -42,7 +44,16 @@ impl Shape<'static> {
 
     pub(crate) const fn of(nodes: usize, replicas: usize) -> Shape<'static> {
         let (partitioner, placement) = ("byte-ordered", "ring");
-        Shape { nodes, replicas, partitioner, placement, starts: &[], http: false, flags: &[] }
+        Shape {
+            nodes,
+            replicas,
+            partitioner,
+            placement,
+            starts: &[],
+            http: false,
+            flags: &[],
+            first_data: None,
+        }
     }
 }
 
@@ -54,6 +65,7 @@ pub(crate) struct Cluster {
     pub(crate) http: Vec<u16>,
     servers: Vec<Option<Child>>,
     flags: Vec<String>,
+    first_data: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -113,7 +125,9 @@ impl Cluster {
         // One copy cannot ask anyone what it may have lost.
         let alone = (shape.replicas == 1).then_some("--accept-loss");
         let flags = shape.flags.iter().copied().chain(alone).map(str::to_owned).collect();
-        Cluster { folder, ports, http, servers: (0..shape.nodes).map(|_| None).collect(), flags }
+        let servers = (0..shape.nodes).map(|_| None).collect();
+        let first_data = shape.first_data.map(Path::to_owned);
+        Cluster { folder, ports, http, servers, flags, first_data }
     }
 
     /// Servers that start from now on have these flags.
@@ -122,7 +136,10 @@ impl Cluster {
     }
 
     pub(crate) fn data(&self, server: usize) -> PathBuf {
-        self.folder.path().join(format!("data-{server}"))
+        match &self.first_data {
+            Some(first) if server == 0 => first.clone(),
+            _ => self.folder.path().join(format!("data-{server}")),
+        }
     }
 
     pub(crate) fn address(&self, server: usize) -> String {

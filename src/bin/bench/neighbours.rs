@@ -177,7 +177,7 @@ async fn measure(
         Trouble::DiskHangs => {
             let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
             // Declared before the cluster: unmounted after its end.
-            let disk = match OwnDisk::create(folder.path()) {
+            let disk = match OwnDisk::create(folder.path(), "64M") {
                 Ok(disk) => disk,
                 Err(why) => return Ok(Err(why)),
             };

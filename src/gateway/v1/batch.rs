@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::super::body::List;
-use super::super::budget::Share;
 use super::super::pieces::Pieces;
 use super::super::problem::Problem;
 use super::super::words::{self, Fields, MANNER, Manner};
 use super::super::{Got, Shared, State, body};
 use super::keys::{stored, unexpected};
 use super::ranges::put_bytes;
+use crate::budget::Share;
 use crate::client::Error;
 use crate::client::record::from_json_parts;
 use crate::client::show::{reached_json, time};
@@ -130,7 +130,7 @@ pub(super) async fn get(
 ) -> Result<Response, Problem> {
     let (Gets { keys: List(names) }, manner, body) =
         asked(&shared, &uri, &headers, content).await?;
-    let room = shared.budget.items(names.len()).await?;
+    let room = shared.shares.items(names.len()).await?;
     let keys = names.iter().map(|name| key_in(name)).collect::<Result<Vec<_>, Problem>>()?;
     drop(names);
     // A key that is there twice is read once.
@@ -232,7 +232,7 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let asked = asked(&shared, &uri, &headers, content).await;
     let (Puts { items: List(items) }, manner, _body) = asked.map_err(Problem::not_stored)?;
-    let _room = shared.budget.items(items.len()).await.map_err(Problem::not_stored)?;
+    let _room = shared.shares.items(items.len()).await.map_err(Problem::not_stored)?;
     let items = items.into_iter().map(write_of).collect::<Result<Vec<_>, Problem>>();
     let items = items.map_err(Problem::not_stored)?;
     let mut keys = BTreeSet::new();

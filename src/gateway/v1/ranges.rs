@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::super::budget::Share;
 use super::super::pieces::Pieces;
 use super::super::problem::Problem;
 use super::super::words::{Fields, MANNER, Manner, encode};
 use super::super::{Shared, State};
+use crate::budget::Share;
 use crate::client::Scanner;
 use crate::client::record::json_parts;
 use crate::client::show::time;
@@ -74,7 +74,7 @@ pub(super) async fn list(
         }
     };
     let mut scanner = scanner.with_timeout(timeout);
-    let share = shared.budget.page().await?;
+    let share = shared.shares.page().await?;
     let first = scanner.page(limit.min(PAGE)).await.map_err(|error| Problem::of_read(&error))?;
     let first = first.map(|first| (first, share));
     let lines = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -143,7 +143,7 @@ impl Listing {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        let share = self.shared.budget.page().await?;
+        let share = self.shared.shares.page().await?;
         let page = self.scanner.page(self.left.min(PAGE)).await;
         let page = page.map_err(|error| Problem::of_read(&error))?;
         Ok(page.map(|page| (page, share)))

@@ -16,7 +16,8 @@
 //! own disk takes no writes answers with a definite no once it may issue no more versions, which is after two seconds at most.
 //!
 //! After the answer the write goes on until every replica has answered or the deadline has passed; whom it has
-//! not reached gets a hint. A replica that holds something newer, durably, counts: this write was overtaken by a
+//! not reached gets a hint. What goes on so is bounded in bytes: beyond [`Config::max_lingering`] the writes that wait for longest end
+//! early, and leave hints. A replica that holds something newer, durably, counts: this write was overtaken by a
 //! concurrent one. A write that failed is never undone, for a reader may have seen it, and never sent again
 //! under another version, for it might then be seen twice.
 //!
@@ -67,8 +68,8 @@ use self::write::{Under, Write};
 use super::turn::{Known, OperationId, Roster, Turn};
 use super::{Config, Flaw};
 use crate::model::{
-    CallId, Cell, Content, Epoch, Failure, Instant, Invalid, Key, Level, PeerReply, Pending,
-    PreparedPut, ServerId, Version,
+    CallId, Cell, Content, Epoch, Failure, Instant, Invalid, Key, Level, PageEntry, PeerAnswer,
+    PeerReply, Pending, PreparedPut, ServerId, Version,
 };
 
 /// An operation whose end hangs on who lives looks at that so often: a server that dies in silence is noticed by time alone.
@@ -134,14 +135,29 @@ enum Operation {
     Scan(Scan),
 }
 
+#[derive(Debug)]
+struct InFlight {
+    /// When it wants to be looked at.
+    at: Instant,
+    operation: Operation,
+    /// Bytes that are counted for it.
+    bytes: usize,
+    /// They are counted as lingering.
+    lingers: bool,
+}
+
 /// All operations of clients in flight.
 #[derive(Debug, Default)]
 pub(super) struct Coordinator {
-    operations: Pending<(Instant, Operation)>,
+    operations: Pending<InFlight>,
     /// The moments at which operations want to be looked at; the same as in `operations`.
     deadlines: BTreeSet<(Instant, OperationId)>,
     /// Operations whose client still waits.
     unanswered: usize,
+    /// Bytes that operations keep whose clients were answered.
+    lingering: usize,
+    /// Bytes of values and pages that have come for the others.
+    gathered: usize,
     /// Of each key, the greatest write that has succeeded and goes on: some replicas may not hold it yet.
     unsettled: BTreeMap<Key, OperationId>,
     /// Writes that have ended without this server's own replica.
@@ -260,7 +276,8 @@ impl Coordinator {
             known.behind.push(me);
         }
         if let Some(id) = self.unsettled.get(&place.key)
-            && let Some((_, Operation::Write(write))) = self.operations.get(id.0)
+            && let Some(InFlight { operation: Operation::Write(write), .. }) =
+                self.operations.get(id.0)
             && let Some((_, version, tally)) = write.held()
         {
             known.version = known.version.max(version);
@@ -271,7 +288,8 @@ impl Coordinator {
         }
         let living = |server: &&ServerId| turn.roster.alive(**server);
         let is_behind = |server: &ServerId| known.behind.contains(server);
-        if known.version.is_zero() && place.replicas.iter().filter(living).all(is_behind) {
+        let says_little = known.version.is_zero() || known.by_mark;
+        if says_little && place.replicas.iter().filter(living).all(is_behind) {
             // Too much was missed to say what: all that live are asked.
             known.little = true;
         }
@@ -327,7 +345,9 @@ impl Coordinator {
         part: &ScanPart,
         reply: &PeerReply,
     ) {
+        let too_much = self.is_too_much(turn.config, id, reply);
         self.with(turn, id, |operation, turn| match operation {
+            Operation::Scan(scan) if too_much => scan.overload(turn),
             Operation::Scan(scan) => scan.on_reply(turn, id, from, part, reply),
             Operation::Write(_) | Operation::Read(_) => {}
         });
@@ -341,11 +361,27 @@ impl Coordinator {
         from: ServerId,
         reply: &PeerReply,
     ) -> Option<Missed> {
+        let too_much = self.is_too_much(turn.config, id, reply);
         self.with(turn, id, |operation, turn| match operation {
             Operation::Write(write) => write.on_reply(turn, id, from, reply),
+            Operation::Read(read) if too_much => read.overload(turn),
             Operation::Read(read) => read.on_reply(turn, id, from, reply),
             Operation::Scan(_) => {}
         })
+    }
+
+    /// What has come is more than can be kept beside what has come for others.
+    fn is_too_much(&self, config: &Config, id: OperationId, reply: &PeerReply) -> bool {
+        let bytes = match &reply.answer {
+            PeerAnswer::Held { content: Some(content), .. } => content.len(),
+            PeerAnswer::Page { entries, .. } => bytes_of(entries),
+            _ => 0,
+        };
+        if bytes == 0 || self.gathered + bytes <= config.max_gathering {
+            return false;
+        }
+        let own = self.operations.get(id.0).filter(|of| !of.lingers).map_or(0, |of| of.bytes);
+        self.gathered > own
     }
 
     /// A replica will not answer.
@@ -395,12 +431,14 @@ impl Coordinator {
         !self.clock_waiters.is_empty()
     }
 
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+    /// At once, while more lingers than may.
+    pub(super) fn next_deadline(&self, config: &Config) -> Option<Instant> {
+        let first = self.deadlines.first().map(|(at, _)| *at);
+        if self.lingering > config.max_lingering { Some(Instant(0)) } else { first }
     }
 
     pub(super) fn on_time(&mut self, turn: &mut Turn<'_>) -> Vec<Missed> {
-        let mut missed = Vec::new();
+        let mut missed = self.let_go(turn);
         while let Some((at, id)) = self.deadlines.first().copied()
             && at <= turn.now.instant
         {
@@ -417,6 +455,31 @@ impl Coordinator {
         missed
     }
 
+    /// Ends answered operations, those that began first, until an eighth of what may linger is free again.
+    fn let_go(&mut self, turn: &mut Turn<'_>) -> Vec<Missed> {
+        let most = turn.config.max_lingering;
+        if self.lingering <= most {
+            return Vec::new();
+        }
+        let mut excess = self.lingering - (most - most / 8);
+        let mut ids = Vec::new();
+        for (id, in_flight) in self.operations.iter() {
+            if in_flight.lingers && in_flight.bytes > 0 {
+                ids.push(OperationId(id));
+                excess = excess.saturating_sub(in_flight.bytes);
+            }
+            if excess == 0 {
+                break;
+            }
+        }
+        debug_assert_eq!(excess, 0, "what lingers is in hand");
+        turn.out.count_many("operations_let_go", ids.len());
+        let missed: Vec<_> =
+            ids.into_iter().filter_map(|id| self.end(turn.config.server, id)).collect();
+        debug_assert!(self.lingering <= most, "enough was let go");
+        if turn.config.flaw == Some(Flaw::LetGoWithoutHint) { Vec::new() } else { missed }
+    }
+
     fn allot(&mut self) -> OperationId {
         self.next_operation += 1;
         OperationId(self.next_operation)
@@ -430,7 +493,7 @@ impl Coordinator {
         operation: Operation,
     ) -> Option<Missed> {
         self.unanswered += 1;
-        self.operations.insert(id.0, (at, operation));
+        self.operations.insert(id.0, InFlight { at, operation, bytes: 0, lingers: false });
         self.deadlines.insert((at, id));
         self.settle(turn, id, false)
     }
@@ -442,7 +505,7 @@ impl Coordinator {
         id: OperationId,
         act: impl FnOnce(&mut Operation, &mut Turn<'_>),
     ) -> Option<Missed> {
-        let (_, operation) = self.operations.get_mut(id.0)?;
+        let InFlight { operation, .. } = self.operations.get_mut(id.0)?;
         let was_answered = operation.is_answered();
         act(operation, turn);
         self.settle(turn, id, was_answered)
@@ -454,7 +517,9 @@ impl Coordinator {
         id: OperationId,
         was_answered: bool,
     ) -> Option<Missed> {
-        let (at, operation) = self.operations.get_mut(id.0)?;
+        let in_flight = self.operations.get_mut(id.0)?;
+        in_flight.count(&mut self.lingering, &mut self.gathered);
+        let InFlight { at, operation, .. } = in_flight;
         let mut succeeded = None;
         if operation.is_answered() && !was_answered {
             self.unanswered -= 1;
@@ -498,7 +563,7 @@ impl Coordinator {
     fn note_unsettled(&mut self, id: OperationId, key: Key, version: Version) {
         let former = self.unsettled.get(&key).and_then(|id| self.operations.get(id.0));
         let is_greater = match former {
-            Some((_, Operation::Write(write))) => {
+            Some(InFlight { operation: Operation::Write(write), .. }) => {
                 write.held().is_some_and(|(_, former, _)| former > version)
             }
             _ => false,
@@ -529,11 +594,15 @@ impl Coordinator {
     }
 
     fn end(&mut self, me: ServerId, id: OperationId) -> Option<Missed> {
-        let (at, operation) = self.operations.remove(id.0)?;
+        let mut in_flight = self.operations.remove(id.0)?;
+        in_flight.uncount(&mut self.lingering, &mut self.gathered);
+        let InFlight { at, operation, .. } = in_flight;
         self.deadlines.remove(&(at, id));
         if !self.clock_waiters.is_empty() {
             self.clock_waiters.remove(&id);
         }
+        let none = self.operations.is_empty();
+        debug_assert!(!none || self.lingering + self.gathered == 0, "bytes of what is not there");
         match operation {
             Operation::Write(write) => {
                 self.settle_write(me, id, &write);
@@ -544,12 +613,44 @@ impl Coordinator {
     }
 }
 
+impl InFlight {
+    fn uncount(&mut self, lingering: &mut usize, gathered: &mut usize) {
+        let of = if self.lingers { lingering } else { gathered };
+        debug_assert!(*of >= self.bytes, "bytes are counted once");
+        *of -= std::mem::take(&mut self.bytes);
+    }
+
+    /// Counts what it keeps now, and no longer what it kept.
+    fn count(&mut self, lingering: &mut usize, gathered: &mut usize) {
+        self.uncount(lingering, gathered);
+        (self.bytes, self.lingers) = (self.operation.bytes(), self.operation.is_answered());
+        *(if self.lingers { lingering } else { gathered }) += self.bytes;
+    }
+}
+
+/// Bytes of a page's keys and values.
+fn bytes_of(entries: &[PageEntry]) -> usize {
+    let bytes = |entry: &PageEntry| {
+        entry.key.as_bytes().len() + entry.content.as_ref().map_or(0, Content::len)
+    };
+    entries.iter().map(bytes).sum()
+}
+
 impl Operation {
     fn is_answered(&self) -> bool {
         match self {
             Operation::Write(write) => write.is_answered(),
             Operation::Read(read) => read.is_answered(),
             Operation::Scan(scan) => scan.is_over(),
+        }
+    }
+
+    /// Bytes that it keeps, beside those of a call that waits for its answer.
+    fn bytes(&self) -> usize {
+        match self {
+            Operation::Write(write) => write.bytes(),
+            Operation::Read(read) => read.bytes(),
+            Operation::Scan(scan) => scan.bytes(),
         }
     }
 

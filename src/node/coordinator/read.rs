@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Flaw;
-use super::super::turn::{Known, OperationId, Origin, Roster, Turn};
+use super::super::turn::{Known, OperationId, Origin, Roster, Turn, in_hand};
 use super::tally::Tally;
 use super::{LOOK, Place, majority};
 use crate::model::{
@@ -140,6 +140,16 @@ impl Read {
                     _ => {}
                 }
                 let stamp = held.stamp;
+                // The same value from two replicas is kept once.
+                let same = self.held.answers().find(|(_, other)| {
+                    other.stamp == stamp && stamp.checksum.is_some() && other.content.is_some()
+                });
+                if let (Some(_), Some((_, same))) = (&held.content, same) {
+                    held.content = same.content.clone();
+                }
+                if self.call.is_none() {
+                    held.content = None;
+                }
                 self.held.answer(from, &reply.sender, held);
                 self.repair_late(turn, from, stamp);
             }
@@ -452,8 +462,26 @@ impl Read {
         if self.back.is_none() && !self.is_over() {
             self.back = Some((cell.clone(), stamp, Tally::new(&[], 0)));
         }
+        self.held.answers_mut().for_each(|held| held.content = None);
         let cell = (!version.is_zero()).then_some(cell);
         turn.out.answer(call, Ok(ClientResponse::Get { cell, reached }));
+    }
+
+    /// Bytes of values that it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        if let Some((cell, ..)) = &self.back {
+            return in_hand(&self.place.key, cell);
+        }
+        let length = |held: &Held| held.content.as_ref().map_or(0, Content::len);
+        self.held.answers().map(|(_, held)| length(held)).max().unwrap_or(0)
+    }
+
+    /// Too much has come for others: no value can be kept for this one.
+    pub(super) fn overload(&mut self, turn: &mut Turn<'_>) {
+        let Some(call) = self.call.take() else { return };
+        turn.out.count("reads_overloaded");
+        turn.out.answer(call, Err(Failure::Overloaded { server: turn.config.server }));
+        self.over = true;
     }
 
     /// At AVAILABLE: how many hold what is answered, and whether that is a majority.

@@ -17,9 +17,9 @@ use smallvec::SmallVec;
 
 use super::super::Flaw;
 use super::super::turn::{OperationId, Origin, Turn};
-use super::Place;
 use super::read::preference;
 use super::tally::Tally;
+use super::{Place, bytes_of};
 use crate::model::{
     CallId, Cell, Checksum, ClientResponse, Content, Failure, Instant, Key, Level, PageEntry,
     PeerAnswer, PeerReply, PeerRequest, ScanEntry, ServerId, Stamp, Version,
@@ -52,6 +52,8 @@ pub(super) struct Scan {
     limit: usize,
     entries: Vec<ScanEntry>,
     bytes: usize,
+    /// Bytes of the present page, of all replicas that have answered.
+    gathered: usize,
     pages: usize,
     /// Where the present page begins.
     cursor: Key,
@@ -122,6 +124,7 @@ impl Scan {
             limit,
             entries: Vec::new(),
             bytes: 0,
+            gathered: 0,
             pages: 0,
             cursor: from,
             place,
@@ -144,7 +147,10 @@ impl Scan {
             (_, PeerAnswer::Page { .. }) if *part != ScanPart::Page(self.pages) => return,
             (Phase::Gathering(tally), PeerAnswer::Page { entries, truncated }) => {
                 match Page::new(entries, *truncated) {
-                    Some(page) => tally.answer(from, &reply.sender, page),
+                    Some(page) => {
+                        self.gathered += bytes_of(entries);
+                        tally.answer(from, &reply.sender, page);
+                    }
                     None => tally.miss(from),
                 }
             }
@@ -207,6 +213,7 @@ impl Scan {
     /// Asks for the page at the cursor.
     fn ask(&mut self, turn: &mut Turn<'_>, id: OperationId) -> Result<(), Failure> {
         self.pages += 1;
+        self.gathered = 0;
         let required = self.level.required(self.place.replicas.len());
         let alive = self.place.alive(turn.roster);
         if alive < required {
@@ -413,6 +420,17 @@ impl Scan {
         let Some(call) = self.call.take() else { return };
         turn.out.count("scans_failed");
         turn.out.answer(call, Err(failure));
+    }
+
+    /// Bytes of values that it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        if self.is_over() { 0 } else { self.bytes + self.gathered }
+    }
+
+    /// Too much has come for others: this page cannot be kept.
+    pub(super) fn overload(&mut self, turn: &mut Turn<'_>) {
+        let failure = Failure::Overloaded { server: turn.config.server };
+        self.fail(turn, failure);
     }
 
     fn timed_out(&self, received: usize) -> Failure {

@@ -124,6 +124,14 @@ impl<T> Tally<T> {
             .map(|(server, _)| *server)
     }
 
+    /// The same, to be changed.
+    pub fn answers_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|(_, slot)| match slot {
+            Slot::Answered { answer, .. } => Some(answer),
+            Slot::Waiting | Slot::Missed | Slot::Refused => None,
+        })
+    }
+
     /// All answers, also those that do not count.
     pub fn answers(&self) -> impl Iterator<Item = (ServerId, &T)> + '_ {
         self.slots.iter().filter_map(|(server, slot)| match slot {

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use super::super::turn::{OperationId, Origin, Turn};
+use super::super::turn::{OperationId, Origin, Turn, in_hand};
 use super::super::{Flaw, Urgency};
 use super::doubt::{Doubt, Verdict, is_near};
 use super::tally::Tally;
@@ -386,6 +386,14 @@ impl Write {
 
     pub(super) fn is_answered(&self) -> bool {
         self.call.is_none()
+    }
+
+    /// What it keeps though it was answered. Before that the bytes are those of its call.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Stores { cell, .. } if self.call.is_none() => in_hand(&self.place.key, cell),
+            Phase::Stores { .. } | Phase::Clocks(_) | Phase::Clock | Phase::Done => 0,
+        }
     }
 
     /// The replicas that may still answer; once there are none, or the deadline has passed, [`Write::end`].

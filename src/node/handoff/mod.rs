@@ -12,7 +12,8 @@
 //! A hint never counts as an acknowledgement, and is not synced before the client is answered: a coordinator that
 //! dies leaves none, and the comparison of ranges ([`super::repair`]) finds the difference. Hints are bounded for each
 //! target, in number and in bytes of their records, so that one that is gone for good does not end hints for another;
-//! a bound over all targets keeps the disk. Records that are dead count for neither. Past a bound a *mark* (target,
+//! a bound over all targets keeps the disk. Records that are dead count for neither. Hints that wait for this server's own disk
+//! are bounded too, for they are memory. Past a bound a *mark* (target,
 //! range), kept durably as well, takes their place, and that range is then compared
 //! with the target when it is back: with a replica to which nothing is owed itself, if there is one. A mark goes with a
 //! comparison that began after the last miss that it stands for. Nothing is dropped silently; of a range with one replica,
@@ -24,13 +25,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::turn::{Known, Origin, Turn};
+use super::turn::{Known, Origin, Turn, in_hand};
 use super::{Flaw, Urgency};
 use crate::model::{
-    Cell, Content, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Stamp, Version,
+    Cell, Content, DiskState, Instant, Key, PeerAnswer, PeerReply, PeerRequest, ServerId, Stamp,
+    Version,
 };
 use crate::ring::Topology;
-use crate::storage::{Completion, News, Store, StoreStats, Ticket, Whereabouts};
+use crate::storage::{Admission, Completion, News, Store, StoreStats, Ticket, Whereabouts};
 use pace::Pace;
 
 /// Bytes of values under way to one target at once, if more than one hint is and as many as may be at most.
@@ -51,6 +53,10 @@ pub(super) struct Handoff {
     targets: BTreeMap<ServerId, Target>,
     /// What a load from disk is for.
     loads: BTreeMap<Ticket, (ServerId, Key)>,
+    /// Hints that wait for the disk, and what each takes in memory.
+    appends: BTreeMap<Ticket, usize>,
+    /// All of them.
+    storing: usize,
     /// The version of the last mark: microseconds.
     last_mark: i64,
 }
@@ -121,7 +127,14 @@ impl Handoff {
                 Some(_) | None => {}
             }
         }
-        Handoff { store, targets, loads: BTreeMap::new(), last_mark: 0 }
+        Handoff {
+            store,
+            targets,
+            loads: BTreeMap::new(),
+            appends: BTreeMap::new(),
+            storing: 0,
+            last_mark: 0,
+        }
     }
 
     /// Keeps a cell for a replica that has not acknowledged it.
@@ -132,14 +145,29 @@ impl Handoff {
         let full = entry.hints >= turn.config.max_hints as u64
             || entry.bytes >= turn.config.max_hint_bytes as u64
             || in_all >= turn.config.max_all_hint_bytes as u64;
-        if full && self.store.version(&key).is_zero() {
+        let bytes = in_hand(&key, cell);
+        // The disk of this server is slower than what others miss: no more of it is kept in memory.
+        let waits = self.storing > 0 && self.storing + bytes > turn.config.max_storing;
+        if waits || full && self.store.version(&key).is_zero() {
             self.mark(turn, target, place);
             return;
         }
         turn.out.count("hints_kept");
         let mut commands = Vec::new();
-        self.store.put(&key, cell, &mut commands);
+        if let Admission::Pending(ticket) = self.store.put(&key, cell, &mut commands)
+            && !self.appends.contains_key(&ticket)
+        {
+            self.appends.insert(ticket, bytes);
+            self.storing += bytes;
+        }
         turn.out.storage(commands);
+    }
+
+    /// An append is over.
+    fn end_append(&mut self, ticket: Ticket) {
+        let bytes = self.appends.remove(&ticket).unwrap_or_default();
+        debug_assert!(self.storing >= bytes, "more hints were stored than were to be");
+        self.storing -= bytes;
     }
 
     /// Notes durably that a range must be compared with the target.
@@ -226,6 +254,7 @@ impl Handoff {
                 && target.marks.contains_key(&topology.range_of(place).start)
             {
                 known.behind.push(*replica);
+                known.by_mark = true;
             }
             if target.hints == 0 && !self.store.has_pending() {
                 continue;
@@ -347,7 +376,8 @@ impl Handoff {
         let news = self.store.complete(completion, &mut commands);
         turn.out.storage(commands);
         match news {
-            Some(News::Published { key, before, now, .. }) => {
+            Some(News::Published { ticket, key, before, now, .. }) => {
+                self.end_append(ticket);
                 let Some((HINT, target, _)) = parse(&key) else { return };
                 let bytes_now = self.store.record_bytes(&key);
                 let entry = self.targets.entry(target).or_default();
@@ -358,7 +388,8 @@ impl Handoff {
                 entry.bytes = (entry.bytes + bytes_now).saturating_sub(bytes_before);
                 self.pump(turn, target);
             }
-            Some(News::Rejected { key, .. }) => {
+            Some(News::Rejected { ticket, key }) => {
+                self.end_append(ticket);
                 if let Some((HINT, target, place)) = parse(&key) {
                     // Nowhere to keep it. The mark may not be durable either; the comparison that runs all the
                     // time does not need it.
@@ -449,6 +480,11 @@ impl Handoff {
         }
         if !turn.roster.reachable(target) {
             entry.retry_at = None;
+            return;
+        }
+        if turn.roster.disk(target) == DiskState::Hanging {
+            // It would wait in memory there. Whatever is heard of that disk is heard before the next try.
+            entry.retry_at = Some(turn.now.instant + BACK_OFF);
             return;
         }
         // Replaced by whatever comes first: an answer, or the end of patience.

@@ -317,6 +317,8 @@ impl World {
             summary.compactions += count("compactions");
             summary.loads_put_off += count("loads_put_off");
             summary.hints_kept += count("hints_kept");
+            summary.let_go += count("operations_let_go");
+            summary.overloaded += count("stores_overloaded");
             summary.hints_delivered += count("hints_delivered");
             summary.written_back += count("reads_written_back");
             summary.repaired += count("cells_repaired");

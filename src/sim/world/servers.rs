@@ -48,6 +48,11 @@ impl World {
         config.partitioner = self.shape.partitioner;
         config.accept_loss = self.fewest_copies(id) == 1;
         config.max_hints = self.shape.max_hints;
+        if self.shape.tight {
+            // A cell takes some 270 bytes.
+            (config.max_storing, config.max_lingering) = (1_000, 600);
+            config.max_gathering = 500;
+        }
         // So that a rebuild of few keys is one of several pages.
         config.rebuild_page = 2;
         config.repair_interval = Duration::from_secs(1);

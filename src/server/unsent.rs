@@ -1,66 +1,28 @@
-//! Memory that others can make this server take, and how much of it there is.
+//! Answers of a connection that have not left, and how many more may be asked for.
 //!
-//! | for | bytes in all | when there is no more |
-//! |---|---|---|
-//! | short calls of clients, in hand | [`CALLS`] | nothing more is read from the connection |
-//! | long messages of clients, from their first part on | [`LONG`] | the same; and who sends nothing is sent away sooner |
-//! | messages of peers | [`PEERS`] | nothing more is read from the connection |
-//! | long answers that clients have not taken | [`ANSWERS`], of one connection [`ANSWERS_PER_CONNECTION`] | the call is answered as overloaded |
-//!
-//! Short and long are apart, so that no number of half messages keeps a short call from being read; clients and peers are
-//! apart because a client's call waits for peers, and peers that waited for clients' calls to end would close the circle.
-//! Not counted: what is short and bounded in number, by the bounds of connections and of calls in flight.
+//! A long answer takes a share of the [budget](crate::budget) until the socket has taken it. Nobody has more than
+//! [`ANSWERS_PER_CONNECTION`] on their way; and while most of the pool is taken, whoever's answers are long gets them one
+//! at a time, so that a few slow readers do not end the long answers of everyone.
 
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use crate::budget::{Account, Share};
 use crate::model::{ClientResponse, Failure, PeerAnswer, PeerReply};
 use crate::wire::MAX_FRAME_LENGTH;
 
-/// Short calls of clients.
-const CALLS: usize = 64 << 20;
-/// Long messages of clients: two of the longest. Each is sent to several replicas and written by all of them, so this
-/// is also what a small write may have to wait for.
-const LONG: usize = 2 * MAX_FRAME_LENGTH;
-/// Messages of peers.
-const PEERS: usize = 128 << 20;
-/// Long answers to clients.
-const ANSWERS: usize = 256 << 20;
-/// Of them, those of one connection: twice the longest.
+/// Bytes of long answers of one connection: twice the longest.
 const ANSWERS_PER_CONNECTION: usize = 2 * MAX_FRAME_LENGTH;
 
-/// Bytes of a message, or of the half of one, that count as short.
-pub(crate) const SHORT: usize = 64 * 1024;
 /// Bytes of an answer that need no share.
 const SHORT_ANSWER: usize = 4 * 1024;
 /// Calls that a new connection may have in flight; each answer that comes allows for one more. So nobody has a thousand
 /// long answers on their way before the first one has told that they are long.
 const FIRST_CALLS: usize = 16;
 /// Requests of a peer are taken on as long as their answers would not come to more than this.
-const REPLIES_PER_CONNECTION: usize = 64 << 20;
-
-/// What all connections share.
-#[derive(Clone, Debug)]
-pub(crate) struct Budget {
-    pub(crate) calls: Arc<Semaphore>,
-    pub(crate) long: Arc<Semaphore>,
-    pub(crate) peers: Arc<Semaphore>,
-    pub(crate) answers: Arc<Semaphore>,
-}
-
-impl Budget {
-    pub(crate) fn new() -> Budget {
-        let [calls, long, peers, answers] =
-            [CALLS, LONG, PEERS, ANSWERS].map(|bytes| Arc::new(Semaphore::new(bytes)));
-        Budget { calls, long, peers, answers }
-    }
-}
+const REPLIES_PER_CONNECTION: usize = 32 << 20;
 
 /// Answers of one connection that have not left, and how long the next ones are to be expected.
 #[derive(Debug, Default)]
 pub(crate) struct Unsent {
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
     /// Bytes of the longest one lately; forgotten slowly.
     largest: usize,
     /// How many there have been.
@@ -69,18 +31,16 @@ pub(crate) struct Unsent {
 
 impl Unsent {
     /// Takes note of an answer of that many bytes, if it may be kept until it has left.
-    pub(crate) fn admit(&mut self, bytes: usize, budget: &Budget) -> bool {
+    pub(crate) fn admit(&mut self, bytes: usize, answers: &Account) -> bool {
         self.expect(bytes);
         if bytes <= SHORT_ANSWER {
             return true;
         }
-        let held = self.share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let held = self.share.as_ref().map_or(0, Share::bytes);
         if held + bytes > ANSWERS_PER_CONNECTION {
             return false;
         }
-        let Ok(share) = Arc::clone(&budget.answers).try_acquire_many_owned(bytes as u32) else {
-            return false;
-        };
+        let Some(share) = answers.try_take(bytes) else { return false };
         match &mut self.share {
             Some(all) => all.merge(share),
             None => self.share = Some(share),
@@ -97,15 +57,16 @@ impl Unsent {
     /// So many bytes have left.
     pub(crate) fn left(&mut self, bytes: usize) {
         match &mut self.share {
-            Some(share) if share.num_permits() > bytes => drop(share.split(bytes)),
+            Some(share) if share.bytes() > bytes => drop(share.split(bytes)),
             _ => self.share = None,
         }
     }
 
     /// How many calls may be in flight, at most `usual`: long answers are asked for a few at a time.
-    pub(crate) fn most_calls(&self, usual: usize) -> usize {
+    pub(crate) fn most_calls(&self, usual: usize, answers: &Account) -> usize {
         let tried = self.count.saturating_add(FIRST_CALLS);
-        self.most(ANSWERS_PER_CONNECTION / 2, usual).min(tried)
+        let bytes = if answers.is_tight() { 0 } else { ANSWERS_PER_CONNECTION / 2 };
+        self.most(bytes, usual).min(tried)
     }
 
     /// The same of a peer's requests.
@@ -149,37 +110,54 @@ pub(crate) fn weight_of_reply(reply: &PeerReply) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
 
     #[test]
     fn one_connection_may_keep_so_much_and_all_of_them_so_much() {
-        let budget = Budget::new();
+        let budget = Budget::default();
+        let account = &budget.long_answers;
+        let all = account.free();
         let mut greedy = Unsent::default();
-        assert_eq!(greedy.most_calls(1024), FIRST_CALLS);
+        assert_eq!(greedy.most_calls(1024, account), FIRST_CALLS);
         let half = ANSWERS_PER_CONNECTION / 2;
-        assert!(greedy.admit(half, &budget) && greedy.admit(half, &budget));
-        assert!(!greedy.admit(SHORT_ANSWER + 1, &budget), "beyond its own bound");
-        assert!(greedy.admit(SHORT_ANSWER, &budget), "a short one needs no share");
-        assert_eq!(greedy.most_calls(1024), 1);
+        assert!(greedy.admit(half, account) && greedy.admit(half, account));
+        assert!(!greedy.admit(SHORT_ANSWER + 1, account), "beyond its own bound");
+        assert!(greedy.admit(SHORT_ANSWER, account), "a short one needs no share");
+        assert_eq!(greedy.most_calls(1024, account), 1);
         greedy.left(half);
-        assert!(greedy.admit(half, &budget), "there is room again");
+        assert!(greedy.admit(half, account), "there is room again");
         let mut others: Vec<_> = (0..20).map(|_| Unsent::default()).collect();
         let admitted: usize =
-            others.iter_mut().map(|other| usize::from(other.admit(half, &budget))).sum();
-        assert_eq!(admitted, ANSWERS / half - 2, "beyond the bound of all");
+            others.iter_mut().map(|other| usize::from(other.admit(half, account))).sum();
+        assert_eq!(admitted, all / half - 2, "beyond the bound of all");
         drop((greedy, others));
-        assert_eq!(budget.answers.available_permits(), ANSWERS);
+        assert_eq!(account.free(), all);
     }
 
     #[test]
     fn long_answers_are_forgotten_slowly() {
+        let budget = Budget::default();
+        let account = &budget.long_answers;
         let mut unsent = Unsent::default();
         unsent.expect(1 << 20);
-        assert_eq!(unsent.most_calls(1024), ANSWERS_PER_CONNECTION / 2 / (1 << 20));
+        assert_eq!(unsent.most_calls(1024, account), ANSWERS_PER_CONNECTION / 2 / (1 << 20));
         unsent.expect(10);
-        assert!(unsent.most_calls(1024) < FIRST_CALLS + 3, "one at a time");
+        assert!(unsent.most_calls(1024, account) < FIRST_CALLS + 3, "one at a time");
         for _ in 0..1100 {
             unsent.expect(10);
         }
-        assert_eq!(unsent.most_calls(1024), 1024);
+        assert_eq!(unsent.most_calls(1024, account), 1024);
+    }
+
+    #[test]
+    fn while_most_of_the_pool_is_taken_long_answers_come_one_at_a_time() {
+        let budget = Budget::default();
+        let account = &budget.long_answers;
+        let (mut long, mut short) = (Unsent::default(), Unsent::default());
+        long.expect(100 << 10);
+        short.expect(10);
+        let _slow = account.try_take(account.free() / 2 + 1).unwrap();
+        assert_eq!(long.most_calls(1024, account), 1);
+        assert_eq!(short.most_calls(1024, account), FIRST_CALLS + 1);
     }
 }
