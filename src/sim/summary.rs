@@ -79,6 +79,8 @@ summary! {
     stops,
     /// Bits turned in logs at rest.
     flips,
+    /// Of them in segments that were written to.
+    flips_in_last,
     /// Starts that found damage.
     damage_found,
     /// Damaged segments that a scrub found, and no start or read before it.

@@ -60,6 +60,7 @@ pub(crate) use flaw::{StorageFlaw, forgery};
 pub use identity::{Identity, IdentityError, ScrubMark};
 pub use keydir::{Held, Holding, Keydir, Put};
 pub use memory::MemoryDisk;
+pub(crate) use recovery::synced_for_certain;
 pub use scrub::Scrubbed;
 pub use store::{Admission, Lost, News, Recovered, Store, StoreOptions, StoreStats, Whereabouts};
 

@@ -44,6 +44,7 @@ use super::store::Lost;
 use super::{Disk, Log, Place, Recovered};
 use crate::model::{Checksum, HybridClock, Key, ServerId, Stamp, Version};
 use pieces::Rest;
+pub(crate) use reading::synced_for_certain;
 use reading::{Tail, read_last, read_sealed};
 
 /// Bytes read of a file at once: a segment of the usual length.

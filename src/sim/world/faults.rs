@@ -3,7 +3,7 @@
 //! Two replicas or more survive the loss of one disk at a time (`shape` has the table), so of wipes, turned bits and older
 //! copies there is one victim until it votes again, and never one that keeps an only copy. A turned bit may be found late; from the first one on the victim of such losses stays the same.
 
-use super::servers::{Return, flip};
+use super::servers::{Flipped, Return, flip};
 use super::{Coming, EPOCH, World};
 use crate::model::ServerId;
 use crate::node::Node;
@@ -196,7 +196,8 @@ impl World {
         let disks = &mut self.disks;
         if let Some(engine) = self.servers.get_mut(&id).and_then(|server| server.engine.as_mut()) {
             let flipped = flip(engine.disk_mut(), |bound| disks.below(bound));
-            self.summary.flips += u64::from(flipped);
+            self.summary.flips += u64::from(flipped != Flipped::Nothing);
+            self.summary.flips_in_last += u64::from(flipped == Flipped::Last);
             self.note(|| format!("a bit of the log of {id} turns"));
         }
     }

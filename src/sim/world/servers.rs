@@ -11,7 +11,7 @@ use crate::sim::invariants::Kept;
 use crate::sim::workload::Told;
 use crate::storage::{
     Command, Completion, Engine, EngineOptions, Log, MemoryDisk, Opened, Record, StorageFlaw,
-    StoreOptions, SyncPolicy, Ticket,
+    StoreOptions, SyncPolicy, Ticket, synced_for_certain,
 };
 use crate::wire::{Call, Format, Sequence, decode_call, encode_call};
 
@@ -208,7 +208,8 @@ impl World {
             }
             Return::Flipped => {
                 let flipped = flip(&mut disk, |bound| disks.below(bound));
-                self.summary.flips += u64::from(flipped);
+                self.summary.flips += u64::from(flipped != Flipped::Nothing);
+                self.summary.flips_in_last += u64::from(flipped == Flipped::Last);
                 server.disk = Some(disk);
                 " and a bit of its log turns"
             }
@@ -492,23 +493,46 @@ fn hint_key(key: &Key) -> Option<(ServerId, Key)> {
     }
 }
 
-/// Turns a bit of a sealed segment, or of a key file. What the last segment holds could pass for torn by the crash,
-/// and that is the limit of what can be noticed.
-pub(super) fn flip(disk: &mut MemoryDisk, mut random: impl FnMut(u64) -> u64) -> bool {
-    let files: Vec<_> = disk
+/// Turns a bit of a segment or of a key file. In the last segment it is one of what later records say has been synced: what
+/// stands behind that could pass for torn by a crash, and that is the limit of what can be noticed.
+pub(super) fn flip(disk: &mut MemoryDisk, mut random: impl FnMut(u64) -> u64) -> Flipped {
+    let mut files: Vec<_> = disk
         .files()
         .into_iter()
         .filter(|(name, length)| name.starts_with("cells/") && *length > 0)
         .collect();
     let last =
         files.iter().filter(|(name, _)| name.ends_with(".log")).map(|(name, _)| name.clone()).max();
-    let sealed: Vec<_> =
-        files.into_iter().filter(|(name, _)| Some(name) != last.as_ref()).collect();
-    if sealed.is_empty() {
-        return false;
+    // Of a running server it is what would be left of it without power.
+    let mut durable = disk.clone();
+    durable.crash(|_| 0);
+    let known = synced_for_certain(&durable, Log::Cells);
+    for (name, length) in &mut files {
+        if Some(&*name) == last.as_ref() {
+            let synced = known.as_ref().filter(|(file, _)| file == name);
+            *length = synced.map_or(0, |(_, end)| u64::from(*end));
+        }
     }
-    let (name, length) = &sealed[random(sealed.len() as u64) as usize];
-    disk.flip(name, random(*length) as usize, random(8) as u8)
+    files.retain(|(_, length)| *length > 0);
+    if files.is_empty() {
+        return Flipped::Nothing;
+    }
+    let (name, length) = &files[random(files.len() as u64) as usize];
+    match disk.flip(name, random(*length) as usize, random(8) as u8) {
+        false => Flipped::Nothing,
+        true if Some(name) == last.as_ref() => Flipped::Last,
+        true => Flipped::Sealed,
+    }
+}
+
+/// Where a bit has turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flipped {
+    Nothing,
+    /// In a sealed segment or a key file.
+    Sealed,
+    /// In the segment that is written to.
+    Last,
 }
 
 impl Server {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::pieces::{Item, Next, Pieces, Rest, search};
 use super::{
     Disk, Found, Gathered, Headed, Header, KeyFile, KeyFileWriter, Lacking, Log, LogError, Place,
-    RecordFormat, Written, on, read_from,
+    RecordFormat, Written, find, on, read_from,
 };
 
 /// What was read of a segment, and counts.
@@ -221,6 +221,22 @@ pub(super) fn read_last<D: Disk>(
         previous_length: cut,
         previous_salt: header.salt,
     })
+}
+
+/// The last segment's file, and up to which byte later records in it say that it has been synced. What rots before that is
+/// noticed: for the simulator.
+pub(crate) fn synced_for_certain<D: Disk>(disk: &D, log: Log) -> Option<(String, u32)> {
+    let names = disk.list(log.folder()).ok()?;
+    let last = find(disk, log, None, &names).ok()?.pop()?;
+    let (name, header) = (log.segment_file(last.number), last.header?);
+    let mut pieces = Pieces::new(disk, &name, header, last.length, true);
+    let (mut synced, mut ends) = (0, Vec::new());
+    while let Ok(Next::Item(item)) = pieces.next() {
+        synced = synced.max(item.synced());
+        ends.push((item.sequence(), pieces.offset()));
+    }
+    let (_, end) = ends.into_iter().rfind(|(sequence, _)| *sequence <= synced)?;
+    Some((name, end))
 }
 
 /// What stands at or below `synced` counts.
