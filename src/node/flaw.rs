@@ -42,6 +42,8 @@ pub enum Flaw {
     DropTombstones,
     /// Damage in the middle of a log is cut away as if a crash had torn it.
     CutDamage,
+    /// The checksums of records vouch for their bytes alone, wherever they are.
+    Unsalted,
     /// A server forgets at a restart up to where it had issued version times.
     ForgetCeiling,
     /// Who shares no range with a server and has not answered it once is not asked for a sign of life.
@@ -101,6 +103,7 @@ impl Flaw {
         Flaw::CopyFromOne,
         Flaw::DropTombstones,
         Flaw::CutDamage,
+        Flaw::Unsalted,
         Flaw::ForgetCeiling,
         Flaw::StrangersStaySilent,
         Flaw::DropNewMark,
@@ -150,6 +153,7 @@ impl Flaw {
             Flaw::CopyFromOne => "copy-from-one",
             Flaw::DropTombstones => "drop-tombstones",
             Flaw::CutDamage => "cut-damage",
+            Flaw::Unsalted => "unsalted",
             Flaw::ForgetCeiling => "forget-ceiling",
             Flaw::StrangersStaySilent => "strangers-stay-silent",
             Flaw::DropNewMark => "drop-new-mark",

@@ -183,6 +183,7 @@ impl Profile {
             | Flaw::ReadUnsynced
             | Flaw::HintCounts
             | Flaw::DropHintEarly
+            | Flaw::Unsalted
             | Flaw::DropTombstones => Profile::Crashes,
             Flaw::NoWriteBack
             | Flaw::SmallReadQuorum

@@ -74,6 +74,11 @@ enum Coming {
         server: ServerId,
         life: u64,
     },
+    /// The power of a server goes out, in the middle of a batch.
+    Dies {
+        server: ServerId,
+        life: u64,
+    },
     /// What a server has gathered leaves.
     Flush {
         server: ServerId,
@@ -140,6 +145,8 @@ struct Server {
     batches: u64,
     /// When it took this one up.
     working_since: u64,
+    /// Its power goes out when it has the next batch in hand.
+    dies_at_work: bool,
     /// It carries out nothing until then.
     hangs_until: u64,
     /// The moment for which a deadline is in the queue.
@@ -421,6 +428,7 @@ impl World {
                     self.start(server);
                 }
             }
+            Coming::Dies { server, life } => self.die(server, life),
             Coming::Room { server } => self.make_room(server),
             Coming::Named { server, life, batch } => self.is_named(server, life, batch),
             Coming::Call { call, server, request } => self.reach(call, server, request),
@@ -446,6 +454,7 @@ impl World {
             | Coming::GiveUp { .. }
             | Coming::Fault
             | Coming::Restart { .. }
+            | Coming::Dies { .. }
             | Coming::Heal
             | Coming::Named { .. }
             | Coming::Room { .. } => return None,

@@ -11,7 +11,7 @@ pub(crate) enum StorageFlaw {
     DropTombstones,
     /// Damage in the middle of a log is cut away as if a crash had torn it.
     CutDamage,
-    /// A record's checksum vouches for its bytes alone, wherever they are. Set by `tests/forged.rs`, which notices it.
+    /// A record's checksum vouches for its bytes alone, wherever they are. `tests/forged.rs` notices it, too.
     Unsalted,
     /// Of two contents under one version the one that came first stays.
     EqualVersionsKeepTheFirst,

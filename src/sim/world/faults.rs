@@ -60,6 +60,13 @@ impl World {
         if !self.may_crash(id) {
             return;
         }
+        // Most of the time a server has nothing in hand, and nothing is torn.
+        if self.faults.chance(500) {
+            if let Some(server) = self.servers.get_mut(&id) {
+                server.dies_at_work = true;
+            }
+            return;
+        }
         self.crash(id, Return::Same);
         // Now and then everyone at once, as when the power fails.
         if self.faults.chance(60) {
@@ -68,6 +75,13 @@ impl World {
                     self.crash(id, Return::Same);
                 }
             }
+        }
+    }
+
+    /// The power goes out that was to go out in the middle of a batch.
+    pub(super) fn die(&mut self, id: ServerId, life: u64) {
+        if self.servers[&id].life == life && !self.calm && self.may_crash(id) {
+            self.crash(id, Return::Same);
         }
     }
 

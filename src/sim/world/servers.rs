@@ -40,6 +40,7 @@ impl World {
         let storage = match self.options.flaw {
             Some(Flaw::DropTombstones) => Some(StorageFlaw::DropTombstones),
             Some(Flaw::CutDamage) => Some(StorageFlaw::CutDamage),
+            Some(Flaw::Unsalted) => Some(StorageFlaw::Unsalted),
             Some(Flaw::EqualVersionsKeepTheFirst) => Some(StorageFlaw::EqualVersionsKeepTheFirst),
             _ => None,
         };
@@ -185,7 +186,7 @@ impl World {
         }
         server.commands.clear();
         server.batch.clear();
-        server.working = false;
+        (server.working, server.dies_at_work) = (false, false);
         let mut disk = engine.into_disk();
         let disks = &mut self.disks;
         disk.crash(|bound| disks.below(bound));
@@ -430,6 +431,12 @@ impl World {
         let usual = self.disks.between(80, 400);
         let slow = if self.disks.chance(50) { self.disks.below(30_000) } else { 0 };
         self.plan(usual + slow, Coming::Worked { server: id, life });
+        if let Some(server) = self.servers.get_mut(&id)
+            && std::mem::take(&mut server.dies_at_work)
+        {
+            let after = self.disks.below(usual + slow);
+            self.plan(after, Coming::Dies { server: id, life });
+        }
         self.watch_hang(id);
     }
 
@@ -549,6 +556,7 @@ impl Server {
             working: false,
             batches: 0,
             working_since: 0,
+            dies_at_work: false,
             hangs_until: 0,
             deadline: u64::MAX,
             flushing: false,
