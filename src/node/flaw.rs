@@ -44,6 +44,8 @@ pub enum Flaw {
     CutDamage,
     /// The checksums of records vouch for their bytes alone, wherever they are.
     Unsalted,
+    /// A page that comes late makes a rebuild begin at the first key again.
+    RebuildFromTheStart,
     /// A server forgets at a restart up to where it had issued version times.
     ForgetCeiling,
     /// Who shares no range with a server and has not answered it once is not asked for a sign of life.
@@ -84,7 +86,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 36] = [
+    pub const ALL: [Flaw; 37] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -104,6 +106,7 @@ impl Flaw {
         Flaw::DropTombstones,
         Flaw::CutDamage,
         Flaw::Unsalted,
+        Flaw::RebuildFromTheStart,
         Flaw::ForgetCeiling,
         Flaw::StrangersStaySilent,
         Flaw::DropNewMark,
@@ -154,6 +157,7 @@ impl Flaw {
             Flaw::DropTombstones => "drop-tombstones",
             Flaw::CutDamage => "cut-damage",
             Flaw::Unsalted => "unsalted",
+            Flaw::RebuildFromTheStart => "rebuild-from-the-start",
             Flaw::ForgetCeiling => "forget-ceiling",
             Flaw::StrangersStaySilent => "strangers-stay-silent",
             Flaw::DropNewMark => "drop-new-mark",

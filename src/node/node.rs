@@ -234,6 +234,11 @@ impl Node {
         self.join.is_none()
     }
 
+    /// What a server without a vote copies: see [`Join::copying`].
+    pub(crate) fn copying(&self) -> Option<(Key, ServerId, Key)> {
+        self.join.as_ref()?.copying()
+    }
+
     /// Its data folder; another one once it has noticed that it lost cells.
     pub fn folder(&self) -> FolderId {
         self.keeper.identity.folder

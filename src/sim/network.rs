@@ -22,10 +22,10 @@ impl Network {
         Network { random, numbers, cuts: BTreeSet::new(), faulty: true }
     }
 
-    /// After how many microseconds each copy of a message arrives; none if it is lost.
-    pub(super) fn deliveries(&mut self, from: ServerId, to: ServerId, is_store: bool) -> Vec<u64> {
+    /// After how many microseconds each copy of a message arrives; none if it is lost. `late` of a thousand are late.
+    pub(super) fn deliveries(&mut self, from: ServerId, to: ServerId, late: u64) -> Vec<u64> {
         let mut first = self.delay();
-        if is_store && self.faulty && self.random.chance(self.numbers.late_stores) {
+        if late > 0 && self.faulty && self.random.chance(late) {
             first += self.random.between(50_000, 800_000);
         }
         if !self.faulty {

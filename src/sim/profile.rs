@@ -122,6 +122,8 @@ pub(super) struct Numbers {
     pub(super) late: u64,
     /// The same of stores alone: tenths of seconds, while all else is in time.
     pub(super) late_stores: u64,
+    /// The same of first rounds.
+    pub(super) late_clocks: u64,
     /// Milliseconds for which a client keeps a ticket before it writes under it, at most.
     pub(super) keeps: u64,
     /// Clocks are wrong by at most that many seconds.
@@ -194,7 +196,10 @@ impl Profile {
             Flaw::ClockVersions | Flaw::ClockFromBefore => Profile::Clocks,
             Flaw::ForgetCeiling | Flaw::ForgetSeen => Profile::Restarts,
             Flaw::OldLifeCounts => Profile::Lives,
-            Flaw::VoteEmpty | Flaw::CopyFromOne | Flaw::ScanOneAsksNoOther => Profile::Wipes,
+            Flaw::VoteEmpty
+            | Flaw::CopyFromOne
+            | Flaw::RebuildFromTheStart
+            | Flaw::ScanOneAsksNoOther => Profile::Wipes,
             Flaw::CutDamage
             | Flaw::VoteForWhatWasLost
             | Flaw::RefusedThoughStored
@@ -224,6 +229,7 @@ impl Profile {
             twice: 30,
             late: 40,
             late_stores: 0,
+            late_clocks: 0,
             keeps: 0,
             skew: 10,
             back_within: 3_000,
@@ -248,9 +254,12 @@ impl Profile {
                 keys: 1,
                 ..mixed
             },
-            Profile::Clocks => {
-                Numbers { weights: [150, 250, 600, 0, 0, 0, 0, 0, 0, 0, 0], keys: 1, ..mixed }
-            }
+            Profile::Clocks => Numbers {
+                weights: [150, 250, 600, 0, 0, 0, 0, 0, 0, 0, 0],
+                keys: 1,
+                late_clocks: 200,
+                ..mixed
+            },
             Profile::Wipes => Numbers { weights: [350, 350, 0, 0, 0, 0, 300, 0, 0, 0, 0], ..mixed },
             Profile::Disks => {
                 Numbers { weights: [250, 100, 0, 0, 150, 150, 100, 150, 250, 0, 0], ..mixed }

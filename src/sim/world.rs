@@ -3,6 +3,7 @@
 mod ending;
 mod faults;
 mod hangs;
+mod rebuilds;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,6 +216,8 @@ pub(super) struct World {
     marks: BTreeMap<(ServerId, ServerId, Key), u64>,
     /// When whom has begun to compare whom, from which start on.
     compared: BTreeMap<(ServerId, ServerId, Key), u64>,
+    /// The last page that was asked for of each copy.
+    copied: BTreeMap<rebuilds::Copy, Key>,
     /// Hints that were durable, on disks that there still are.
     hints: Vec<Kept>,
     /// To which life of the other each link leads.
@@ -313,6 +316,7 @@ impl World {
             answers: BTreeMap::new(),
             trace: String::new(),
             broken: Vec::new(),
+            copied: BTreeMap::new(),
             unsettled: Vec::new(),
             reads_at_one: BTreeMap::new(),
             relinked: BTreeMap::new(),
@@ -495,6 +499,9 @@ impl World {
         if let PeerRequest::Digest { start, .. } = &request {
             self.compared.insert((from, to, start.clone()), self.now);
         }
+        if let PeerRequest::Page { .. } = request {
+            self.watch_rebuild(from, to);
+        }
         if let PeerRequest::Store { key, cell, .. } = &request {
             self.watch_mending(from, to, id, key, Stamp::of(cell));
         }
@@ -504,8 +511,8 @@ impl World {
                 self.about.insert((to, from, id), (method.clone(), key));
                 self.refused.remove(&(to, from, id));
                 let frame = out.freeze();
-                let is_store = method == Method::PeerStore;
-                for after in self.deliver(from, to, is_store) {
+                let late = if method == Method::PeerStore { self.numbers.late_stores } else { 0 };
+                for after in self.deliver(from, to, late) {
                     let frame = frame.clone();
                     self.plan(after, Coming::Request { from, to, id, frame });
                 }
@@ -539,7 +546,9 @@ impl World {
         match encode_answer(Format::NATIVE, &method, Sequence(1), &answer, &mut out) {
             Ok(()) => {
                 let frame = out.freeze();
-                for after in self.deliver(from, to, false) {
+                // An answer that is late is one of before.
+                let late = if method == Method::PeerClock { self.numbers.late_clocks } else { 0 };
+                for after in self.deliver(from, to, late) {
                     let frame = frame.clone();
                     self.plan(after, Coming::Reply { from, to, id, frame });
                 }
@@ -584,8 +593,8 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: ServerId, to: ServerId, is_store: bool) -> Vec<u64> {
-        let deliveries = self.network.deliveries(from, to, is_store);
+    fn deliver(&mut self, from: ServerId, to: ServerId, late: u64) -> Vec<u64> {
+        let deliveries = self.network.deliveries(from, to, late);
         self.summary.messages += 1;
         self.summary.lost += u64::from(deliveries.is_empty());
         self.summary.twice += u64::from(deliveries.len() > 1);

@@ -119,6 +119,7 @@ fn every_rule_left_out_is_caught() {
                 ["settled"].as_slice()
             }
             Flaw::ScanOneAsksNoOther => &["available"],
+            Flaw::RebuildFromTheStart => &["rebuild"],
             Flaw::DiskStaysUnnamed => &["named"],
             Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen | Flaw::ForgetCeiling => &["issued"],
             // That a server without its rules cannot be used at the end does not count.
@@ -142,6 +143,8 @@ fn every_rule_left_out_is_caught() {
                 (Some(Fault::Flip), Activity::Many)
             }
             Flaw::ClockFromBefore => (None, Activity::Hot),
+            // A range is to have several pages.
+            Flaw::RebuildFromTheStart => (None, Activity::Many),
             Flaw::DigestVersionsOnly
             | Flaw::EqualVersionsKeepTheFirst
             | Flaw::OtherContentOfOne => (None, Activity::Tickets),

@@ -164,6 +164,13 @@ impl Join {
         }
     }
 
+    /// Which range is being copied, by its start, from whom, and from which key on the present page is: for the simulator.
+    pub(in super::super) fn copying(&self) -> Option<(Key, ServerId, Key)> {
+        let Step::Copying(copying) = &self.step else { return None };
+        let (start, source) = copying.tasks.last()?;
+        Some((start.clone(), *source, copying.cursor.clone()))
+    }
+
     /// In words, for people: what it waits for, how far it is, and what to do.
     pub(in super::super) fn describe(
         &self,
@@ -516,6 +523,9 @@ impl Join {
             let late = progress.late.entry(*source).or_default();
             *late = late.saturating_add(1);
             progress.trouble = Some(format!("server {source} was late with a page"));
+        }
+        if turn.config.flaw == Some(Flaw::RebuildFromTheStart) {
+            progress.reached.clear();
         }
         self.record_again(turn);
     }
