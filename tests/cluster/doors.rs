@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use chord::model::Level;
+use chord::model::{ClientRequest, ClientResponse, InspectSource, Key, Level, ServerId};
 
-use crate::process::{Cluster, run, text};
+use crate::process::{Cluster, PATIENCE, Shape, run, text};
 
 /// W11, and the frames: whatever arrives, the next client is served.
 #[test]
@@ -113,4 +113,68 @@ fn a_server_that_cannot_start_says_why_in_one_line() {
     std::fs::write(&broken, "{\"name\": \"x\", \"replicas\": 3, \"servers\": [], \"colour\": 1}")
         .unwrap();
     check(with(&["--cluster", broken.to_str().unwrap(), "--id", "0"]), &["colour"], 2);
+}
+
+/// Whoever asks a server for its hints for each server, itself among them, is not told that it does not exist.
+#[test]
+fn a_server_has_no_hints_for_itself() {
+    let cluster = Cluster::shaped(Shape::of(2, 2));
+    let inspect = |target: u16| {
+        let source = InspectSource::HintsFor(ServerId(target));
+        cluster.ask(0, ClientRequest::Inspect { source, from: Key::bound(""), limit: 10 })
+    };
+    for target in [0, 1] {
+        match inspect(target) {
+            Ok(ClientResponse::Inspected { entries, next: None }) => assert!(entries.is_empty()),
+            other => panic!("hints for {target}: {other:?}"),
+        }
+    }
+    let refused = inspect(2).unwrap_err();
+    assert!(format!("{refused:?}").contains("there is no server 2"), "{refused:?}");
+}
+
+/// Whether SIGTERM no longer ends the process by itself; else it was not there yet.
+fn takes_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (15 - 1) & 1 == 1)
+}
+
+/// Whoever starts a server may think better of it at once. What comes before `main` has taken the signal, some hundred
+/// microseconds, is out of a program's reach; from then on SIGTERM ends it well at every moment, the first start and a later one.
+#[test]
+fn sigterm_at_any_moment_of_the_start_ends_well() {
+    let cluster = Cluster::drawn(Shape::of(1, 1));
+    let log = cluster.folder.path().join("0.log");
+    for half_ms in (0..40).chain(0..40) {
+        let stderr = std::fs::File::create(&log).unwrap();
+        let mut command = cluster.command(0);
+        let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let until = Instant::now() + PATIENCE;
+        while !takes_sigterm(child.id()) {
+            assert!(Instant::now() < until, "it never takes SIGTERM");
+            std::thread::yield_now();
+        }
+        // When it is asked to stop is what this is about.
+        std::thread::sleep(Duration::from_micros(500 * half_ms));
+        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > until => {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    panic!("asked to stop after {half_ms} half ms it goes on; {}", cluster.log(0));
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        assert_eq!(status.code(), Some(0), "{half_ms} half ms, {status}; {}", cluster.log(0));
+        // Half of all starts find an empty folder.
+        if half_ms % 2 == 0 {
+            let _ = std::fs::remove_dir_all(cluster.data(0));
+        }
+    }
 }

@@ -98,7 +98,7 @@ impl Cluster {
     }
 
     /// The cluster file is there, no server runs yet.
-    fn drawn(shape: Shape<'_>) -> Cluster {
+    pub(crate) fn drawn(shape: Shape<'_>) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
         let mut ports = free_ports(if shape.http { 2 * shape.nodes } else { shape.nodes });
         let http = ports.split_off(shape.nodes);
