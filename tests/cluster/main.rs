@@ -9,6 +9,7 @@ mod full;
 mod hostile;
 mod levels;
 mod load;
+mod named;
 #[allow(dead_code, reason = "other test crates need the rest of it")]
 mod process;
 mod recovery;
