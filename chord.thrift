@@ -189,6 +189,8 @@ struct PeerStatus {
   6: required i64 hints,
   /** What its disk does that it should not, by its own word: a sentence. Absent: nothing. */
   8: optional string disk,
+  /** By so many milliseconds its wall clock is ahead of the answering server's. Absent: not known. */
+  7: optional i64 clock_offset_ms,
 }
 
 /** A record that could not be read. Times are in microseconds since 1970, UTC. */
@@ -239,6 +241,8 @@ struct StatusResponse {
   /** What this server's disk does that it should not: a sentence. Absent: nothing. */
   14: optional string disk,
   15: optional ScrubStatus scrub,
+  /** Whose wall clock is wrong, as far as this server can tell: a sentence. Absent: none, as far as it knows. */
+  13: optional string clock,
 }
 
 /** What one server holds of its own, without asking others: for the inspector. */
@@ -383,6 +387,8 @@ struct PeerPing {
 
 struct PeerPong {
   1: required PeerSender sender,
+  /** Its wall clock when it answered, in microseconds since 1970. Absent: a server of release 0.1. */
+  2: optional i64 wall,
 }
 
 struct PeerRead {

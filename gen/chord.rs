@@ -1656,12 +1656,14 @@ pub struct PeerStatus {
   pub incarnation: i32,
   /// Hints that wait here for that server.
   pub hints: i64,
+  /// By so many milliseconds its wall clock is ahead of the answering server's. Absent: not known.
+  pub clock_offset_ms: Option<i64>,
   /// What its disk does that it should not, by its own word: a sentence. Absent: nothing.
   pub disk: Option<String>,
 }
 
 impl PeerStatus {
-  pub fn new<F8>(server: i32, address: String, alive: bool, voting: bool, incarnation: i32, hints: i64, disk: F8) -> PeerStatus where F8: Into<Option<String>> {
+  pub fn new<F7, F8>(server: i32, address: String, alive: bool, voting: bool, incarnation: i32, hints: i64, clock_offset_ms: F7, disk: F8) -> PeerStatus where F7: Into<Option<i64>>, F8: Into<Option<String>> {
     PeerStatus {
       server,
       address,
@@ -1669,6 +1671,7 @@ impl PeerStatus {
       voting,
       incarnation,
       hints,
+      clock_offset_ms: clock_offset_ms.into(),
       disk: disk.into(),
     }
   }
@@ -1683,6 +1686,7 @@ impl TSerializable for PeerStatus {
     let mut f_4: Option<bool> = None;
     let mut f_5: Option<i32> = None;
     let mut f_6: Option<i64> = None;
+    let mut f_7: Option<i64> = None;
     let mut f_8: Option<String> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
@@ -1715,6 +1719,10 @@ impl TSerializable for PeerStatus {
           let val = i_prot.read_i64()?;
           f_6 = Some(val);
         },
+        7 => {
+          let val = i_prot.read_i64()?;
+          f_7 = Some(val);
+        },
         8 => {
           let val = i_prot.read_string()?;
           f_8 = Some(val);
@@ -1739,6 +1747,7 @@ impl TSerializable for PeerStatus {
       voting: f_4.expect("auto-generated code should have checked for presence of required fields"),
       incarnation: f_5.expect("auto-generated code should have checked for presence of required fields"),
       hints: f_6.expect("auto-generated code should have checked for presence of required fields"),
+      clock_offset_ms: f_7,
       disk: f_8,
     };
     Ok(ret)
@@ -1764,6 +1773,11 @@ impl TSerializable for PeerStatus {
     o_prot.write_field_begin(&TFieldIdentifier::new("hints", TType::I64, 6))?;
     o_prot.write_i64(self.hints)?;
     o_prot.write_field_end()?;
+    if let Some(fld_var) = self.clock_offset_ms {
+      o_prot.write_field_begin(&TFieldIdentifier::new("clock_offset_ms", TType::I64, 7))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
     if let Some(ref fld_var) = self.disk {
       o_prot.write_field_begin(&TFieldIdentifier::new("disk", TType::String, 8))?;
       o_prot.write_string(fld_var)?;
@@ -2040,13 +2054,15 @@ pub struct StatusResponse {
   pub memory_budget: i64,
   /// Named counters: operations, outcomes, repairs, syncs.
   pub counters: BTreeMap<String, i64>,
+  /// Whose wall clock is wrong, as far as this server can tell: a sentence. Absent: none, as far as it knows.
+  pub clock: Option<String>,
   /// What this server's disk does that it should not: a sentence. Absent: nothing.
   pub disk: Option<String>,
   pub scrub: Option<ScrubStatus>,
 }
 
 impl StatusResponse {
-  pub fn new<F14, F15>(server: i32, incarnation: i32, voting: bool, state: String, peers: Vec<PeerStatus>, keys: i64, tombstones: i64, log_bytes: i64, hint_log_bytes: i64, memory_bytes: i64, memory_budget: i64, counters: BTreeMap<String, i64>, disk: F14, scrub: F15) -> StatusResponse where F14: Into<Option<String>>, F15: Into<Option<ScrubStatus>> {
+  pub fn new<F13, F14, F15>(server: i32, incarnation: i32, voting: bool, state: String, peers: Vec<PeerStatus>, keys: i64, tombstones: i64, log_bytes: i64, hint_log_bytes: i64, memory_bytes: i64, memory_budget: i64, counters: BTreeMap<String, i64>, clock: F13, disk: F14, scrub: F15) -> StatusResponse where F13: Into<Option<String>>, F14: Into<Option<String>>, F15: Into<Option<ScrubStatus>> {
     StatusResponse {
       server,
       incarnation,
@@ -2060,6 +2076,7 @@ impl StatusResponse {
       memory_bytes,
       memory_budget,
       counters,
+      clock: clock.into(),
       disk: disk.into(),
       scrub: scrub.into(),
     }
@@ -2081,6 +2098,7 @@ impl TSerializable for StatusResponse {
     let mut f_10: Option<i64> = None;
     let mut f_11: Option<i64> = None;
     let mut f_12: Option<BTreeMap<String, i64>> = None;
+    let mut f_13: Option<String> = None;
     let mut f_14: Option<String> = None;
     let mut f_15: Option<ScrubStatus> = None;
     loop {
@@ -2151,6 +2169,10 @@ impl TSerializable for StatusResponse {
           i_prot.read_map_end()?;
           f_12 = Some(val);
         },
+        13 => {
+          let val = i_prot.read_string()?;
+          f_13 = Some(val);
+        },
         14 => {
           let val = i_prot.read_string()?;
           f_14 = Some(val);
@@ -2191,6 +2213,7 @@ impl TSerializable for StatusResponse {
       memory_bytes: f_10.expect("auto-generated code should have checked for presence of required fields"),
       memory_budget: f_11.expect("auto-generated code should have checked for presence of required fields"),
       counters: f_12.expect("auto-generated code should have checked for presence of required fields"),
+      clock: f_13,
       disk: f_14,
       scrub: f_15,
     };
@@ -2244,6 +2267,11 @@ impl TSerializable for StatusResponse {
     }
     o_prot.write_map_end()?;
     o_prot.write_field_end()?;
+    if let Some(ref fld_var) = self.clock {
+      o_prot.write_field_begin(&TFieldIdentifier::new("clock", TType::String, 13))?;
+      o_prot.write_string(fld_var)?;
+      o_prot.write_field_end()?
+    }
     if let Some(ref fld_var) = self.disk {
       o_prot.write_field_begin(&TFieldIdentifier::new("disk", TType::String, 14))?;
       o_prot.write_string(fld_var)?;
@@ -3505,12 +3533,15 @@ impl Default for PeerPing {
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PeerPong {
   pub sender: PeerSender,
+  /// Its wall clock when it answered, in microseconds since 1970. Absent: a server of release 0.1.
+  pub wall: Option<i64>,
 }
 
 impl PeerPong {
-  pub fn new(sender: PeerSender) -> PeerPong {
+  pub fn new<F2>(sender: PeerSender, wall: F2) -> PeerPong where F2: Into<Option<i64>> {
     PeerPong {
       sender,
+      wall: wall.into(),
     }
   }
 }
@@ -3519,6 +3550,7 @@ impl TSerializable for PeerPong {
   fn read_from_in_protocol(i_prot: &mut dyn TInputProtocol) -> thrift::Result<PeerPong> {
     i_prot.read_struct_begin()?;
     let mut f_1: Option<PeerSender> = None;
+    let mut f_2: Option<i64> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -3530,6 +3562,10 @@ impl TSerializable for PeerPong {
           let val = PeerSender::read_from_in_protocol(i_prot)?;
           f_1 = Some(val);
         },
+        2 => {
+          let val = i_prot.read_i64()?;
+          f_2 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -3540,6 +3576,7 @@ impl TSerializable for PeerPong {
     verify_required_field_exists("PeerPong.sender", &f_1)?;
     let ret = PeerPong {
       sender: f_1.expect("auto-generated code should have checked for presence of required fields"),
+      wall: f_2,
     };
     Ok(ret)
   }
@@ -3549,6 +3586,11 @@ impl TSerializable for PeerPong {
     o_prot.write_field_begin(&TFieldIdentifier::new("sender", TType::Struct, 1))?;
     self.sender.write_to_out_protocol(o_prot)?;
     o_prot.write_field_end()?;
+    if let Some(fld_var) = self.wall {
+      o_prot.write_field_begin(&TFieldIdentifier::new("wall", TType::I64, 2))?;
+      o_prot.write_i64(fld_var)?;
+      o_prot.write_field_end()?
+    }
     o_prot.write_field_stop()?;
     o_prot.write_struct_end()
   }

@@ -147,6 +147,9 @@ fn in_text(command: &Command, result: &Result<Answered, Error>) -> Shown {
                 status.memory_bytes,
                 status.memory_budget
             );
+            if let Some(clock) = &status.clock {
+                out += &format!("  {clock}\n");
+            }
             for line in scrub_lines(status) {
                 out += &format!("  {line}\n");
             }
@@ -310,14 +313,15 @@ pub fn status_json(status: &crate::model::Status) -> Json {
     let peer = |peer: &crate::model::PeerStatus| {
         json!({"server": peer.server.0, "address": peer.address, "alive": peer.alive,
                "voting": peer.voting, "incarnation": peer.incarnation.0, "hints": peer.hints,
-               "disk": peer.disk})
+               "disk": peer.disk, "clock_offset_ms": peer.clock_offset_ms})
     };
     json!({
         "server": status.server.0, "incarnation": status.incarnation.0, "voting": status.voting,
         "state": status.state, "keys": status.keys, "tombstones": status.tombstones,
         "log_bytes": status.log_bytes, "hint_log_bytes": status.hint_log_bytes,
         "memory_bytes": status.memory_bytes, "memory_budget": status.memory_budget,
-        "counters": status.counters, "disk": status.disk, "scrub": status.scrub.as_ref().map(scrub_json),
+        "counters": status.counters, "disk": status.disk, "clock": status.clock,
+        "scrub": status.scrub.as_ref().map(scrub_json),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
     })
 }

@@ -494,7 +494,10 @@ pub struct Sender {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerAnswer {
     /// To a ping.
-    Pong,
+    Pong {
+        /// Its wall clock then, in microseconds since 1970. `None`: a server of release 0.1.
+        wall: Option<i64>,
+    },
     /// To a read: durable state only.
     Held {
         /// [`Version::ZERO`]: never written.

@@ -37,6 +37,8 @@ pub struct Status {
     pub disk: Option<String>,
     /// What has rotted on its disk, and how far the search for more is. `None`: a server of a release that does not tell.
     pub scrub: Option<ScrubStatus>,
+    /// Whose wall clock is wrong, as far as this server can tell: a sentence.
+    pub clock: Option<String>,
 }
 
 /// What has rotted on a server's disk, and how far the search for more is. Times are in microseconds, UTC.
@@ -88,6 +90,8 @@ pub struct PeerStatus {
     pub hints: u64,
     /// What its disk does that it should not, by its own word, and since when that is known here: a sentence.
     pub disk: Option<String>,
+    /// By so many milliseconds its wall clock is ahead of the answering server's, if that is known.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// Which server keeps what, as clients are told.

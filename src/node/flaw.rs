@@ -64,6 +64,8 @@ pub enum Flaw {
     OneForgetsWrites,
     /// A server says nothing of its disk to others.
     DiskStaysUnnamed,
+    /// A server does not say in its signs of life what time it is.
+    ClockStaysUnnamed,
     /// A replica that was left out because its disk hangs counts as an acknowledgement, for it gets a hint.
     SparedCounts,
     /// A replica takes a key whose record it cannot read for one it never held.
@@ -86,7 +88,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 37] = [
+    pub const ALL: [Flaw; 39] = [
         Flaw::AckBeforeSync,
         Flaw::AckOvertakenFromMemory,
         Flaw::ReadUnsynced,
@@ -116,6 +118,7 @@ impl Flaw {
         Flaw::OneNotFoundAtOnce,
         Flaw::OneForgetsWrites,
         Flaw::DiskStaysUnnamed,
+        Flaw::ClockStaysUnnamed,
         Flaw::SparedCounts,
         Flaw::VoteForWhatWasLost,
         Flaw::RefusedThoughStored,
@@ -167,6 +170,7 @@ impl Flaw {
             Flaw::OneNotFoundAtOnce => "one-not-found-at-once",
             Flaw::OneForgetsWrites => "one-forgets-writes",
             Flaw::DiskStaysUnnamed => "disk-stays-unnamed",
+            Flaw::ClockStaysUnnamed => "clock-stays-unnamed",
             Flaw::SparedCounts => "spared-counts",
             Flaw::VoteForWhatWasLost => "vote-for-what-was-lost",
             Flaw::RefusedThoughStored => "refused-though-stored",

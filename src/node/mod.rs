@@ -19,6 +19,7 @@
 //! | `membership` | who is alive, in which life; how a server with a new folder comes to vote |
 //! | `rounds` | the first rounds of many writes as one question |
 //! | `health` | what this server's own disk does |
+//! | `clocks` | whose wall clock is wrong |
 //! | `identity` | what the folder must remember, and who waits for it to be saved |
 //!
 //! The parts never import each other. A finished write reports whom it has not reached, and `node.rs` hands that to
@@ -48,6 +49,7 @@
 //! One-round writes, compare-and-set, moving ranges, and forgetting tombstones; the messages carry the epochs and
 //! incarnations that these will need.
 
+mod clocks;
 mod config;
 mod coordinator;
 mod effect;

@@ -6,6 +6,7 @@ mod views;
 
 use std::time::Duration;
 
+use super::clocks::Clocks;
 use super::coordinator::{Coordinator, Missed, ScanPart};
 use super::handoff::Handoff;
 use super::heal::Heal;
@@ -45,6 +46,7 @@ pub struct Node {
     clock: HybridClock,
     keeper: IdentityKeeper,
     health: Health,
+    clocks: Clocks,
     /// While this server does not vote.
     join: Option<Join>,
     membership: Membership,
@@ -116,6 +118,7 @@ impl Node {
             clock,
             keeper: IdentityKeeper::new(identity),
             health: Health::new(now),
+            clocks: Clocks::new(config.server),
             join,
             membership,
             replica,
@@ -444,7 +447,12 @@ impl Node {
                 let decision = join.on_reply(turn, identity, from, &step, reply);
                 self.decide(decision);
             }
-            Origin::Ping | Origin::Nobody => {}
+            Origin::Ping(sent) => {
+                if let PeerAnswer::Pong { wall: Some(wall) } = reply.answer {
+                    self.clocks.on_pong(from, sent, wall, self.now.instant);
+                }
+            }
+            Origin::Nobody => {}
         }
     }
 
@@ -546,7 +554,7 @@ impl Node {
                 }
                 Origin::Heal(place) => self.heal.on_missed(peer, &place),
                 // A joining server asks again by itself.
-                Origin::Join(_) | Origin::Ping | Origin::Nobody => {}
+                Origin::Join(_) | Origin::Ping(_) | Origin::Nobody => {}
             }
         }
     }
@@ -641,10 +649,13 @@ impl Node {
         turn!(self, |turn| self.repair.on_time(turn));
         turn!(self, |turn| self.heal.on_time(turn));
         self.go_on_scrubbing();
-        if let Some(quiet) = self.membership.on_time(&self.config, now) {
+        let wanted = |peer| self.clocks.wants(peer, now);
+        if let Some(quiet) = self.membership.on_time(&self.config, now, wanted) {
             for peer in quiet {
+                self.clocks.on_asked(peer, now);
                 turn!(self, |turn| ping(turn, peer));
             }
+            self.look_at_clocks();
             // Also of servers with which this one shares no range, and which it does not ask for a sign of life.
             for target in self.handoff.marked().collect::<Vec<_>>() {
                 self.request_marked(target);

@@ -178,7 +178,9 @@ impl Replica {
                 return;
             }
             PeerRequest::Ping | PeerRequest::Join(_) => {
-                answer(turn, sender, to, PeerAnswer::Pong);
+                let wall =
+                    (turn.config.flaw != Some(Flaw::ClockStaysUnnamed)).then_some(turn.now.wall);
+                answer(turn, sender, to, PeerAnswer::Pong { wall });
                 return;
             }
         };

@@ -707,7 +707,7 @@ fn without_contents(answer: &mut PeerAnswer) {
 
 fn show_answer(reply: &PeerReply) -> Option<String> {
     let answer = match &reply.answer {
-        PeerAnswer::Pong => return None,
+        PeerAnswer::Pong { .. } => return None,
         PeerAnswer::Held { version, content: None, .. } => format!("held @{version}"),
         PeerAnswer::Held { version, content: Some(content), .. } => {
             format!("held {} @{version}", show_content(content))

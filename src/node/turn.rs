@@ -79,8 +79,8 @@ pub(super) enum Origin {
     Heal(Key),
     /// This server's own joining.
     Join(JoinStep),
-    /// A sign of life.
-    Ping,
+    /// A sign of life, asked for at that moment.
+    Ping(Instant),
     /// Read repair: whatever the reply, nothing follows.
     Nobody,
 }
@@ -318,7 +318,8 @@ mod tests {
     fn a_request_that_waits_for_long_keeps_no_expired_one_behind_it() {
         let mut out = Outbox::new(ServerId(0), 0);
         let at = |seconds| Instant::default() + Duration::from_secs(seconds);
-        let mut ask = |seconds| out.ask(ServerId(1), Origin::Ping, PeerRequest::Ping, at(seconds));
+        let mut ask =
+            |seconds| out.ask(ServerId(1), Origin::Ping(at(0)), PeerRequest::Ping, at(seconds));
         ask(60);
         (0..100).for_each(|_| ask(2));
         ask(30);

@@ -210,7 +210,9 @@ impl Profile {
             | Flaw::OneForgetsWrites
             | Flaw::LetGoWithoutHint => Profile::Outages,
             Flaw::DiskStaysUnnamed | Flaw::SparedCounts => Profile::Hangs,
-            Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen => Profile::Years,
+            Flaw::RefuseByOwnClock | Flaw::IssuerVouchesBySeen | Flaw::ClockStaysUnnamed => {
+                Profile::Years
+            }
             Flaw::DigestVersionsOnly
             | Flaw::EqualVersionsKeepTheFirst
             | Flaw::OtherContentOfOne => Profile::Cuts,

@@ -125,6 +125,8 @@ summary! {
     hung_disks,
     /// Servers that knew of it in time.
     hangs_named,
+    /// Servers that knew at the end whose clock was off by years.
+    clocks_named,
     /// Milliseconds of virtual time.
     virtual_ms,
 }
@@ -154,6 +156,9 @@ impl Summary {
                 Fault::Hang => ("disks that hung", self.hung_disks),
                 Fault::Years => ("clocks off by years", self.years),
             });
+        }
+        if faults.contains(&Fault::Years) {
+            needed.push(("servers that named a bad clock", self.clocks_named));
         }
         let crashes_or_cuts = faults.iter().any(|f| matches!(f, Fault::Crash | Fault::Cut));
         if crashes_or_cuts {

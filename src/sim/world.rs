@@ -1,5 +1,6 @@
 //! The world: one queue of things to come, and the servers they happen to.
 
+mod clocks;
 mod ending;
 mod faults;
 mod hangs;
@@ -238,7 +239,9 @@ pub(super) struct World {
     relinked: BTreeMap<(ServerId, ServerId), u64>,
     /// When a cut was made or healed last.
     recut: u64,
-    /// Servers that do not know of a neighbour's disk.
+    /// When everyone must know whose clock is bad.
+    known_at: u64,
+    /// Servers that do not know of a neighbour's disk, or of a bad clock.
     unnamed: Vec<String>,
     /// Reads at ONE that failed without need.
     unavailable: Vec<String>,
@@ -321,6 +324,7 @@ impl World {
             reads_at_one: BTreeMap::new(),
             relinked: BTreeMap::new(),
             recut: 0,
+            known_at: 0,
             unnamed: Vec::new(),
             unavailable: Vec::new(),
         }
@@ -349,6 +353,7 @@ impl World {
         {
             self.unsettled.push(format!("settled: not at the end: {why}"));
         }
+        self.look_at_clocks(&ids);
         self.judge()
     }
 

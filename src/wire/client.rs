@@ -445,6 +445,7 @@ pub(super) fn status_answer(status: &Status) -> wire::StatusResponse {
             .incarnation,
         hints: peer.hints as i64,
         disk: peer.disk.clone(),
+        clock_offset_ms: peer.clock_offset_ms,
     };
     let own = Version { incarnation: status.incarnation, ..Version::ZERO };
     wire::StatusResponse {
@@ -462,6 +463,7 @@ pub(super) fn status_answer(status: &Status) -> wire::StatusResponse {
         counters: status.counters.iter().map(|(name, n)| (name.clone(), *n as i64)).collect(),
         disk: status.disk.clone(),
         scrub: status.scrub.as_ref().map(scrub_out),
+        clock: status.clock.clone(),
     }
 }
 
@@ -511,6 +513,7 @@ pub(super) fn status_reply(answer: wire::StatusResponse) -> Result<ClientRespons
             incarnation: incarnation_in(peer.incarnation)?,
             hints: peer.hints as u64,
             disk: peer.disk,
+            clock_offset_ms: peer.clock_offset_ms,
         })
     };
     Ok(ClientResponse::Status(Box::new(Status {
@@ -528,6 +531,7 @@ pub(super) fn status_reply(answer: wire::StatusResponse) -> Result<ClientRespons
         counters: answer.counters.into_iter().map(|(name, n)| (name, n as u64)).collect(),
         disk: answer.disk,
         scrub: answer.scrub.map(scrub_in),
+        clock: answer.clock,
     })))
 }
 

@@ -303,9 +303,10 @@ pub(super) fn reply_out(asked: Asked, reply: &PeerReply) -> Option<Form> {
         _ => None,
     };
     Some(match (asked, &reply.answer) {
-        (Asked::Ping, PeerAnswer::Pong | PeerAnswer::Refused(_)) => {
-            Form::Pong(wire::PeerPong { sender })
+        (Asked::Ping, PeerAnswer::Pong { wall }) => {
+            Form::Pong(wire::PeerPong { sender, wall: *wall })
         }
+        (Asked::Ping, PeerAnswer::Refused(_)) => Form::Pong(wire::PeerPong { sender, wall: None }),
         (Asked::Read, PeerAnswer::Held { version, checksum, content }) => {
             Form::Read(wire::PeerReadReply {
                 sender,
@@ -378,7 +379,7 @@ pub(super) fn reply_out(asked: Asked, reply: &PeerReply) -> Option<Form> {
 
 pub(super) fn reply_in(form: Form) -> Result<PeerReply, Error> {
     let (sender, refused, answer) = match form {
-        Form::Pong(reply) => (reply.sender, None, PeerAnswer::Pong),
+        Form::Pong(reply) => (reply.sender, None, PeerAnswer::Pong { wall: reply.wall }),
         Form::Read(reply) => {
             let content = content_in(reply.value, reply.tombstone)?;
             let version = reply.version.as_ref().map(version_in).transpose()?;

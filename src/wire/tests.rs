@@ -201,7 +201,8 @@ fn peer_answers() -> impl Strategy<Value = (PeerRequest, PeerAnswer)> {
     let remembered = proptest::option::of((1..9u32, any::<u64>(), any::<bool>()));
     let requests = prop_oneof![Just(read.clone()), Just(page.clone()), Just(digest.clone())];
     prop_oneof![
-        Just((PeerRequest::Ping, PeerAnswer::Pong)),
+        prop::option::of(any::<i64>())
+            .prop_map(|wall| (PeerRequest::Ping, PeerAnswer::Pong { wall })),
         (version(), checksum(), proptest::option::of(content())).prop_map(
             move |(version, checksum, content)| {
                 (read.clone(), PeerAnswer::Held { version, checksum, content })
@@ -249,6 +250,7 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         alive: true,
         hints: 3,
         disk: Some("its disk hangs".to_owned()),
+        clock_offset_ms: Some(-1_577_000_000_000),
         ..PeerStatus::default()
     };
     let status = Status {
@@ -257,6 +259,7 @@ fn responses() -> Vec<(ClientRequest, ClientResponse)> {
         keys: u64::MAX,
         counters: [("reads_ok".to_owned(), 9)].into(),
         disk: Some("its disk is full".to_owned()),
+        clock: Some("server 3's clock is 2 days ahead of the others".to_owned()),
         scrub: Some(ScrubStatus {
             rate: 4 << 20,
             began: 7,

@@ -319,6 +319,9 @@ impl<'a> Report<'a> {
                     status.memory_bytes,
                     status.memory_budget
                 )?;
+                if let Some(clock) = &status.clock {
+                    writeln!(out, "  says: {clock}")?;
+                }
                 for line in scrub_lines(&status) {
                     writeln!(out, "  {line}")?;
                 }

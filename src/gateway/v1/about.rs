@@ -61,6 +61,7 @@ pub(super) async fn status(Extract(shared): State) -> Result<Json<Value>, Proble
             "voting": peer.voting,
             "hints": peer.hints,
             "disk": peer.disk,
+            "clock_offset_ms": peer.clock_offset_ms,
         })
     };
     Ok(Json(json!({
@@ -76,6 +77,7 @@ pub(super) async fn status(Extract(shared): State) -> Result<Json<Value>, Proble
         "memory_budget": status.memory_budget,
         "counters": status.counters,
         "disk": status.disk,
+        "clock": status.clock,
         "scrub": status.scrub.as_ref().map(scrub),
         "peers": status.peers.iter().map(peer).collect::<Vec<_>>(),
     })))

@@ -4,7 +4,8 @@
 //! [`super::Config::silence`], and if it says that it votes. A crash breaks the link, so it is noticed at once; a
 //! peer that is cut off, paused or hung is noticed by its silence, unless this server has stood still itself. Servers that share ranges ask each other for a
 //! sign of life when there is no other traffic; all others are asked until they vote, and as long as they owe an answer, and
-//! else found out when they are needed, so that nothing is done by everyone to everyone every second.
+//! else found out when they are needed, so that nothing is done by everyone to everyone every second. What time it is everyone is
+//! asked every few seconds (`clocks`).
 //!
 //! With every answer a server says what its [disk](DiskState) does. Who stores there, and who reads, goes by that; it is no
 //! part of being alive, for a server whose disk hangs answers all that needs no disk.
@@ -262,24 +263,30 @@ impl Membership {
         self.next_ping
     }
 
-    /// When it is time for that: who has been quiet and should be asked for a sign of life.
-    pub(super) fn on_time(&mut self, config: &Config, now: Instant) -> Option<Vec<ServerId>> {
+    /// When it is time for that: who has been quiet and should be asked for a sign of life, or is `wanted` to say what time it is.
+    pub(super) fn on_time(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        wanted: impl Fn(ServerId) -> bool,
+    ) -> Option<Vec<ServerId>> {
         if now < self.next_ping {
             return None;
         }
         self.next_ping = now + config.ping_interval;
         // Half an interval: one that answered the last ping a moment late is asked all the same.
         let is_quiet = |member: &Member| now - member.heard_at >= config.ping_interval / 2;
-        let wanted = |(server, member): (&ServerId, &Member)| {
+        let is_asked = |(server, member): (&ServerId, &Member)| {
             // Of others, whether they vote is all that must be known beforehand; once they do, they are left alone, unless
             // they owe an answer: it may have been lost, and who is taken for dead is not asked for anything else. The same goes
             // for one whose disk takes no writes.
             let owes = member.asked_at.is_some() && !self.strangers_stay_silent;
             let is_ill = member.disk.0 != DiskState::Healthy;
             let matters = self.neighbours.contains(server) || !member.voting || owes || is_ill;
-            (member.link && matters && is_quiet(member)).then_some(*server)
+            let is_wanted = wanted(*server) && !self.strangers_stay_silent;
+            (member.link && (is_wanted || matters && is_quiet(member))).then_some(*server)
         };
-        Some(self.members.iter().filter_map(wanted).collect())
+        Some(self.members.iter().filter_map(is_asked).collect())
     }
 }
 
@@ -323,5 +330,5 @@ pub(super) fn remember(
 /// A sign of life is asked for.
 pub(super) fn ping(turn: &mut Turn<'_>, peer: ServerId) {
     let expires = turn.now.instant + turn.config.silence;
-    turn.out.ask(peer, Origin::Ping, PeerRequest::Ping, expires);
+    turn.out.ask(peer, Origin::Ping(turn.now.instant), PeerRequest::Ping, expires);
 }

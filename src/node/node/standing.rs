@@ -1,6 +1,7 @@
 //! This server's own standing: whether it votes, in which life, up to where its clock may go, and what its disk does.
 
 use super::{Decision, Flaw, FolderId, Join, Node, OnSaved, RosterAt, Turn, Urgency, next_random};
+use crate::node::clocks::News;
 use crate::node::health::Change;
 
 impl Node {
@@ -104,6 +105,18 @@ impl Node {
             let life = None;
             let turn = &mut Turn { now, config, roster: &roster, clock, life, out };
             self.coordinator.on_ill_disk(turn);
+        }
+    }
+
+    /// Has what is new of anybody's clock told to the operator.
+    pub(super) fn look_at_clocks(&mut self) {
+        let server = self.config.server;
+        for News { is_bad, text } in self.clocks.look(self.now) {
+            let (urgency, advice) = match is_bad {
+                true => (Urgency::Warning, ": times that people read are wrong, nothing else is"),
+                false => (Urgency::Info, ""),
+            };
+            self.out.notice(urgency, format!("server {server}: {text}{advice}"));
         }
     }
 

@@ -26,6 +26,11 @@ impl Node {
         self.membership.disk(server).0
     }
 
+    /// The servers whose clocks it calls wrong.
+    pub(crate) fn bad_clocks(&self) -> Vec<ServerId> {
+        self.clocks.bad().collect()
+    }
+
     pub(super) fn status(&self) -> Status {
         let (cells, hints) = (self.replica.stats(), self.handoff.stats());
         let roster = RosterAt { membership: &self.membership, now: self.now.instant };
@@ -37,6 +42,7 @@ impl Node {
             incarnation: self.membership.incarnation(server),
             hints: self.handoff.count(server),
             disk: self.describe_peers_disk(server),
+            clock_offset_ms: self.clocks.offset(server, self.now).map(|micros| micros / 1_000),
         };
         let counters = self.out.counters().iter();
         let mut counters: std::collections::BTreeMap<_, _> =
@@ -62,6 +68,7 @@ impl Node {
             counters,
             disk: self.describe_disk(),
             scrub: Some(self.scrub_status()),
+            clock: self.clocks.describe(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::sim::profile::Fault;
 /// Microseconds.
 const FIFTY_YEARS: i64 = 50 * 365 * 24 * 60 * 60 * 1_000_000;
 /// Microseconds by which clocks differ where none is bad; more than any profile's `skew`.
-const NEARLY_RIGHT: i64 = 60_000_000;
+pub(super) const NEARLY_RIGHT: i64 = 60_000_000;
 
 impl World {
     pub(super) fn plan_fault(&mut self) {
@@ -243,6 +243,7 @@ impl World {
 
     pub(super) fn calm_down(&mut self, ids: &[ServerId]) {
         self.note(|| "faults stop".to_owned());
+        self.set_good_clocks_right();
         self.calm = true;
         self.network.calm();
         self.sync_failed = None;
