@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests of real processes live in real time")]
 #![allow(clippy::unwrap_used, reason = "a test falls where it goes wrong")]
 
+mod clocks;
 mod doors;
 mod driver;
 mod full;

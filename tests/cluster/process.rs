@@ -66,6 +66,8 @@ pub(crate) struct Cluster {
     servers: Vec<Option<Child>>,
     flags: Vec<String>,
     first_data: Option<PathBuf>,
+    /// Of servers that start from now on.
+    environment: Vec<(usize, String, String)>,
 }
 
 impl Cluster {
@@ -127,12 +129,19 @@ impl Cluster {
         let flags = shape.flags.iter().copied().chain(alone).map(str::to_owned).collect();
         let servers = (0..shape.nodes).map(|_| None).collect();
         let first_data = shape.first_data.map(Path::to_owned);
-        Cluster { folder, ports, http, servers, flags, first_data }
+        Cluster { folder, ports, http, servers, flags, first_data, environment: Vec::new() }
     }
 
     /// Servers that start from now on have these flags.
     pub(crate) fn set_flags(&mut self, flags: &[&str]) {
         self.flags = flags.iter().copied().map(str::to_owned).collect();
+    }
+
+    /// That server has this in its environment when it is started next.
+    pub(crate) fn set_environment(&mut self, server: usize, variables: &[(&str, &str)]) {
+        self.environment.retain(|(of, ..)| *of != server);
+        let owned = |(name, value): &(&str, &str)| (server, (*name).into(), (*value).into());
+        self.environment.extend(variables.iter().map(owned));
     }
 
     pub(crate) fn data(&self, server: usize) -> PathBuf {
@@ -166,6 +175,9 @@ impl Cluster {
             .arg(self.data(server))
             .args(&self.flags)
             .stdin(Stdio::null());
+        for (_, name, value) in self.environment.iter().filter(|(of, ..)| *of == server) {
+            command.env(name, value);
+        }
         command
     }
 
