@@ -69,6 +69,11 @@ exception ChordError {
   6: optional i32 alive,
   /** The ticket: storing the same value under the same version again is safe, through any server. */
   7: optional Version version,
+  /**
+   * With TIMED_OUT, of a write with a ticket: every replica that was asked has refused it, so this very call has stored nothing and
+   * will not. Whether a former one under the same ticket has is unknown; if there was none, it was not stored.
+   */
+  8: optional bool not_stored,
 }
 
 // ── Clients ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -463,10 +463,13 @@ pub struct ChordError {
   pub alive: Option<i32>,
   /// The ticket: storing the same value under the same version again is safe, through any server.
   pub version: Option<Version>,
+  /// With TIMED_OUT, of a write with a ticket: every replica that was asked has refused it, so this very call has stored nothing and
+  /// will not. Whether a former one under the same ticket has is unknown; if there was none, it was not stored.
+  pub not_stored: Option<bool>,
 }
 
 impl ChordError {
-  pub fn new<F3, F4, F5, F6, F7>(code: ErrorCode, message: String, level: F3, required_replicas: F4, received: F5, alive: F6, version: F7) -> ChordError where F3: Into<Option<Level>>, F4: Into<Option<i32>>, F5: Into<Option<i32>>, F6: Into<Option<i32>>, F7: Into<Option<Version>> {
+  pub fn new<F3, F4, F5, F6, F7, F8>(code: ErrorCode, message: String, level: F3, required_replicas: F4, received: F5, alive: F6, version: F7, not_stored: F8) -> ChordError where F3: Into<Option<Level>>, F4: Into<Option<i32>>, F5: Into<Option<i32>>, F6: Into<Option<i32>>, F7: Into<Option<Version>>, F8: Into<Option<bool>> {
     ChordError {
       code,
       message,
@@ -475,6 +478,7 @@ impl ChordError {
       received: received.into(),
       alive: alive.into(),
       version: version.into(),
+      not_stored: not_stored.into(),
     }
   }
 }
@@ -489,6 +493,7 @@ impl TSerializable for ChordError {
     let mut f_5: Option<i32> = None;
     let mut f_6: Option<i32> = None;
     let mut f_7: Option<Version> = None;
+    let mut f_8: Option<bool> = None;
     loop {
       let field_ident = i_prot.read_field_begin()?;
       if field_ident.field_type == TType::Stop {
@@ -524,6 +529,10 @@ impl TSerializable for ChordError {
           let val = Version::read_from_in_protocol(i_prot)?;
           f_7 = Some(val);
         },
+        8 => {
+          let val = i_prot.read_bool()?;
+          f_8 = Some(val);
+        },
         _ => {
           i_prot.skip(field_ident.field_type)?;
         },
@@ -541,6 +550,7 @@ impl TSerializable for ChordError {
       received: f_5,
       alive: f_6,
       version: f_7,
+      not_stored: f_8,
     };
     Ok(ret)
   }
@@ -576,6 +586,11 @@ impl TSerializable for ChordError {
     if let Some(ref fld_var) = self.version {
       o_prot.write_field_begin(&TFieldIdentifier::new("version", TType::Struct, 7))?;
       fld_var.write_to_out_protocol(o_prot)?;
+      o_prot.write_field_end()?
+    }
+    if let Some(fld_var) = self.not_stored {
+      o_prot.write_field_begin(&TFieldIdentifier::new("not_stored", TType::Bool, 8))?;
+      o_prot.write_bool(fld_var)?;
       o_prot.write_field_end()?
     }
     o_prot.write_field_stop()?;

@@ -512,6 +512,11 @@ impl Failures {
                 self.unavailable += 1;
                 self.unavailable == 1
             }
+            // It was asked for replicas that it does not see, and another one may.
+            FailureCode::TimedOut if failure.not_stored => {
+                self.unavailable += 1;
+                self.unavailable == 1
+            }
             FailureCode::InvalidRequest | FailureCode::TimedOut | FailureCode::Other(_) => false,
         }
     }
@@ -570,5 +575,6 @@ pub(super) fn odd(reply: &Reply) -> RemoteFailure {
         received: None,
         alive: None,
         version: None,
+        not_stored: false,
     }
 }

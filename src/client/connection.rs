@@ -155,6 +155,7 @@ fn impossible(error: &Error) -> Reply {
         received: None,
         alive: None,
         version: None,
+        not_stored: false,
     };
     Reply::Client { server: None, result: Err(failure) }
 }

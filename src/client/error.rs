@@ -56,6 +56,7 @@ impl Error {
         match self {
             Error::Refused(failure) => match failure.code {
                 FailureCode::Unavailable => 3,
+                FailureCode::TimedOut if failure.not_stored => 3,
                 FailureCode::InvalidRequest | FailureCode::Overloaded => 5,
                 FailureCode::TimedOut | FailureCode::Other(_) => 4,
             },

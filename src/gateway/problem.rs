@@ -79,18 +79,18 @@ impl Problem {
 
     /// Of a read.
     pub(super) fn of_read(error: &Error) -> Problem {
+        let unavailable = |detail| {
+            let title = "Not enough replicas alive";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail)
+        };
         let detail = error.to_string();
         match error {
             Error::Refused(failure) => {
                 let mut problem = match failure.code {
                     FailureCode::InvalidRequest => Problem::invalid(detail),
                     FailureCode::Overloaded => Problem::busy(detail),
-                    FailureCode::Unavailable => Problem::new(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "unavailable",
-                        "Not enough replicas alive",
-                        detail,
-                    ),
+                    FailureCode::Unavailable => unavailable(detail),
+                    FailureCode::TimedOut if failure.not_stored => unavailable(detail),
                     FailureCode::TimedOut | FailureCode::Other(_) => Problem::silent(detail),
                 };
                 problem.more.level = failure.level.map(|level| level.name());

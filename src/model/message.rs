@@ -203,6 +203,20 @@ pub enum Failure {
         /// What its disk does.
         state: DiskState,
     },
+    /// Of a write under a ticket: every replica that was asked has refused it. A former attempt under that ticket may have been
+    /// stored, of which its client knows more than this server.
+    #[error(
+        "no replica could store it: {level} requires {required}, and all that were asked have refused; \
+         nothing was stored by this attempt"
+    )]
+    Refused {
+        /// The level asked for.
+        level: Level,
+        /// Replicas it requires.
+        required: usize,
+        /// The ticket.
+        version: Version,
+    },
     /// It may or may not take effect, now or later.
     #[error("timed out: {level} requires {required} replicas, {received} answered in time; {}",
         if version.is_some() { "the outcome is unknown" } else { "nothing was read" })]
@@ -294,17 +308,19 @@ impl Failure {
             | Failure::Joining { .. }
             | Failure::Overloaded { .. }
             | Failure::Disk { .. } => true,
+            Failure::Refused { .. } => false,
             Failure::TimedOut { version, .. } => version.is_none(),
         }
     }
 
-    /// Is it certain that nothing was stored and nothing will be?
+    /// Is it certain that nothing was stored by this attempt and nothing will be?
     pub fn is_definite(&self) -> bool {
         match self {
             Failure::Invalid(_)
             | Failure::Unavailable { .. }
             | Failure::Joining { .. }
             | Failure::Overloaded { .. }
+            | Failure::Refused { .. }
             | Failure::Disk { .. } => true,
             Failure::TimedOut { .. } => false,
         }

@@ -1,8 +1,8 @@
 //! Answers of a connection that have not left, and how many more may be asked for.
 //!
 //! A long answer takes a share of the [budget](crate::budget) until the socket has taken it. Nobody has more than
-//! [`ANSWERS_PER_CONNECTION`] on their way; and while most of the pool is taken, whoever's answers are long gets them one
-//! at a time, so that a few slow readers do not end the long answers of everyone.
+//! [`ANSWERS_PER_CONNECTION`] on their way: whoever does not take them is not asked for its next call. And while most of the pool is
+//! taken, whoever's answers are long gets them one at a time, so that a few slow readers do not end the long answers of everyone.
 
 use crate::budget::{Account, Share};
 use crate::model::{ClientResponse, Failure, PeerAnswer, PeerReply};
@@ -15,7 +15,7 @@ const ANSWERS_PER_CONNECTION: usize = 2 * MAX_FRAME_LENGTH;
 const SHORT_ANSWER: usize = 4 * 1024;
 /// Calls that a new connection may have in flight; each answer that comes allows for one more. So nobody has a thousand
 /// long answers on their way before the first one has told that they are long.
-const FIRST_CALLS: usize = 16;
+const FIRST_CALLS: usize = 4;
 /// Requests of a peer are taken on as long as their answers would not come to more than this.
 const REPLIES_PER_CONNECTION: usize = 32 << 20;
 
@@ -62,8 +62,15 @@ impl Unsent {
         }
     }
 
-    /// How many calls may be in flight, at most `usual`: long answers are asked for a few at a time.
+    /// How many calls may be in flight, at most `usual`: long answers are asked for a few at a time, and none while another might
+    /// not be admitted. What is fetched to be refused costs as much as what is answered.
     pub(crate) fn most_calls(&self, usual: usize, answers: &Account) -> usize {
+        let held = self.share.as_ref().map_or(0, Share::bytes);
+        let is_long = self.largest > SHORT_ANSWER;
+        let is_full = held + self.largest > ANSWERS_PER_CONNECTION || answers.is_tight();
+        if held > 0 && is_long && is_full {
+            return 0;
+        }
         let tried = self.count.saturating_add(FIRST_CALLS);
         let bytes = if answers.is_tight() { 0 } else { ANSWERS_PER_CONNECTION / 2 };
         self.most(bytes, usual).min(tried)
@@ -123,8 +130,9 @@ mod tests {
         assert!(greedy.admit(half, account) && greedy.admit(half, account));
         assert!(!greedy.admit(SHORT_ANSWER + 1, account), "beyond its own bound");
         assert!(greedy.admit(SHORT_ANSWER, account), "a short one needs no share");
-        assert_eq!(greedy.most_calls(1024, account), 1);
+        assert_eq!(greedy.most_calls(1024, account), 0, "it might not be admitted");
         greedy.left(half);
+        assert_eq!(greedy.most_calls(1024, account), 1);
         assert!(greedy.admit(half, account), "there is room again");
         let mut others: Vec<_> = (0..20).map(|_| Unsent::default()).collect();
         let admitted: usize =
@@ -158,6 +166,8 @@ mod tests {
         short.expect(10);
         let _slow = account.try_take(account.free() / 2 + 1).unwrap();
         assert_eq!(long.most_calls(1024, account), 1);
+        assert!(long.admit(100 << 10, account));
+        assert_eq!(long.most_calls(1024, account), 0, "it has not taken the one it has got");
         assert_eq!(short.most_calls(1024, account), FIRST_CALLS + 1);
     }
 }

@@ -293,6 +293,7 @@ pub(super) fn failure_out(failure: &Failure) -> wire::ChordError {
         received: None,
         alive: None,
         version: None,
+        not_stored: None,
     };
     match failure {
         Failure::Invalid(_) => {}
@@ -305,6 +306,15 @@ pub(super) fn failure_out(failure: &Failure) -> wire::ChordError {
         Failure::Joining { .. } => error.code = wire::ErrorCode::UNAVAILABLE,
         Failure::Overloaded { .. } | Failure::Disk { .. } => {
             error.code = wire::ErrorCode::OVERLOADED;
+        }
+        // A client of release 0.1 takes it for unknown, which is never wrong.
+        Failure::Refused { level, required, version } => {
+            error.code = wire::ErrorCode::TIMED_OUT;
+            error.level = Some(level_out(*level));
+            error.required_replicas = Some(*required as i32);
+            error.received = Some(0);
+            error.version = Some(version_out(*version));
+            error.not_stored = Some(true);
         }
         Failure::TimedOut { level, required, received, version } => {
             error.code = wire::ErrorCode::TIMED_OUT;
@@ -333,6 +343,7 @@ pub(super) fn failure_in(error: wire::ChordError) -> RemoteFailure {
         received: count(error.received),
         alive: count(error.alive),
         version: error.version.as_ref().and_then(|version| version_in(version).ok()),
+        not_stored: error.not_stored.unwrap_or_default(),
     }
 }
 

@@ -297,7 +297,7 @@ pub mod original {
             | Failure::Joining { .. }
             | Failure::Overloaded { .. }
             | Failure::Disk { .. } => UNAVAILABLE,
-            Failure::TimedOut { .. } => UNKNOWN,
+            Failure::TimedOut { .. } | Failure::Refused { .. } => UNKNOWN,
         }
     }
 
@@ -389,16 +389,19 @@ pub struct RemoteFailure {
     pub alive: Option<usize>,
     /// The ticket for a safe retry.
     pub version: Option<Version>,
+    /// Of a time-out: this attempt has stored nothing.
+    pub not_stored: bool,
 }
 
 impl RemoteFailure {
-    /// Is it certain that nothing was stored and nothing will be?
+    /// Is it certain that nothing was stored by this attempt and nothing will be?
     pub fn is_definite(&self) -> bool {
         match self.code {
             FailureCode::InvalidRequest | FailureCode::Unavailable | FailureCode::Overloaded => {
                 true
             }
-            FailureCode::TimedOut | FailureCode::Other(_) => false,
+            FailureCode::TimedOut => self.not_stored,
+            FailureCode::Other(_) => false,
         }
     }
 

@@ -142,6 +142,12 @@ fn a_bound_on_the_length_of_files_ends_no_server() {
     cluster.put(0, "key", "1", Level::Quorum).unwrap();
     let refused = (0..30).find_map(|_| cluster.put(0, "much", &value, Level::Quorum).err());
     assert!(refused.is_some_and(|failure| failure.is_definite()), "one was not refused clearly");
+    // As people write: under a ticket of the library's, which was never sent before.
+    let put =
+        cluster.client_with(&["--server", &cluster.address(0)], &format!("put much {value}\n"));
+    let said = String::from_utf8_lossy(&put.stdout) + String::from_utf8_lossy(&put.stderr);
+    assert!(said.contains("NOT STORED"), "{:?}: {said}", put.status);
+    assert_eq!(put.status.code(), Some(3), "{said}");
     cluster.wait_for(0, "says so", |status| {
         status.disk.as_ref().is_some_and(|disk| disk.contains("full"))
     });

@@ -3,7 +3,8 @@
 //! Once something was sent under its version, a write that falls short is answered as unknown: it may take effect yet. There is
 //! one exception. A replica that refuses with [`Refusal::Storage`] has nothing of it left, not even after a power cut, and a
 //! link delivers a request once. So where every replica that was asked to store has refused so, nobody holds it and nobody
-//! will: it was not stored, and no hint is kept either. Not so under the ticket of a former attempt, which may have arrived.
+//! will: it was not stored, and no hint is kept either. Under a ticket that is said of this attempt alone ([`Failure::Refused`]): a former
+//! one may have arrived.
 //!
 //! A client may put another content under a ticket that it has used already. Both contents have one version, and of the two the one
 //! with the greater checksum wins on every replica (see [`crate::model::Stamp`]). If that is the later one, it supersedes like any
@@ -473,17 +474,18 @@ impl Write {
         }
         let is_certain =
             refused == asked || turn.config.flaw == Some(Flaw::RefusedThoughStored) && *refused > 0;
-        if is_certain && !self.is_ticket {
-            let failure = self.unavailable(0);
+        if is_certain {
+            let (level, required, version) = (self.level, self.required, cell.version);
+            let refused = Failure::Refused { level, required, version };
+            let failure = if self.is_ticket { refused } else { self.unavailable(0) };
             self.finish(turn, Err(failure));
             self.phase = Phase::Done;
             return;
         }
         let waiting = tally.waiting().count();
         let none_has_taken_it = refused + others.all + waiting == *asked;
-        let may_be_certain =
-            none_has_taken_it && (!self.is_ticket || others.votes + waiting >= majority);
-        if may_be_certain {
+        let may_be_certain = others.all == 0 || others.votes + waiting >= majority;
+        if none_has_taken_it && may_be_certain {
             let now = turn.now.instant;
             let until = *self.last_word_until.get_or_insert((now + LAST_WORD).min(self.deadline));
             if now < until {

@@ -144,6 +144,9 @@ fn during(cluster: &Cluster, name: &str, attack: impl FnOnce(SocketAddr)) {
         slowest.as_secs_f64() * 1e3,
         slowest_sync.as_secs_f64() * 1e3
     );
+    if *slowest > Duration::from_secs(2) {
+        println!("(the slowest: {which})");
+    }
     let failures = good.failures.lock().unwrap();
     assert!(failures.is_empty(), "{name}: {failures:?}");
     assert!(
