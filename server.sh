@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Starts a cluster of chord-server on this machine, or one server of it. See --help.
+# Starts a cluster of chord-server on this machine, or one server of it, and looks after it. See --help.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/scripts/processes.sh"
+. "$here/scripts/cluster.sh"
+. "$here/scripts/await.sh"
 
 usage() {
   cat <<'TEXT'
-Usage: ./server.sh [options]         start all servers of the cluster (four on ports 9000-9003)
-       ./server.sh PORT [options]    (re)start the server on that port
+Usage: ./server.sh [options]           start all servers of the cluster (four on ports 9000-9003)
+       ./server.sh PORT [options]      (re)start the server on that port
+       ./server.sh stop PORT|all       stop one server, or all of them
+       ./server.sh status              show each server: port, HTTP, pid, up, votes, keys
+       ./server.sh logs PORT [-f]      show the end of a server's log; -f: go on
 
 Options:
   --nodes N           servers                                         [4]
@@ -16,156 +21,242 @@ Options:
   --placement P       ring or groups                                  [ring]
   --port-base PORT    port of server 0                                [9000]
   --http-base PORT    HTTP port of server 0, or off                   [8000]
-  --data DIR          data root                                       [./data]
+  --data DIR          data root, in the current folder                [./data]
   --sync S            always, or an interval like 100ms               [always]
+  --accept-loss       with PORT: let this server vote although what it has lost is gone for good
 
 The cluster is written to DIR/cluster.json the first time, and whenever one of the first six options is given;
 otherwise the file that is there counts. Programs are built first, unless CHORD_BIN names a folder that has them.
+A log of more than 10 MiB goes to ID.log.1 whenever this script is called.
+
+Exit codes: 0 done, 1 it failed, or (status) a server is down, 2 wrong options or folder; nothing was done.
 TEXT
 }
 
-nodes=4 rep="" partitioner=byte-ordered placement=ring base=9000 http=8000 root=./data sync="" only="" shaped=no
-while [ $# -gt 0 ]; do
-  case $1 in
-    -h | --help) usage; exit 0 ;;
-    --nodes | --rep | --partitioner | --placement | --port-base | --http-base | --data | --sync)
-      [ $# -ge 2 ] || die "$1 needs a value; see --help"
-      case $1 in
-        --nodes) nodes=$2 shaped=yes ;;
-        --rep) rep=$2 shaped=yes ;;
-        --partitioner) partitioner=$2 shaped=yes ;;
-        --placement) placement=$2 shaped=yes ;;
-        --port-base) base=$2 shaped=yes ;;
-        --http-base) http=$2 shaped=yes ;;
-        --data) root=$2 ;;
-        --sync) sync=$2 ;;
-      esac
-      shift 2 ;;
-    -*) die "unknown option $1; see --help" ;;
-    *)
-      [ -z "$only" ] || die "one port at most; see --help"
-      only=$1
-      shift ;;
-  esac
-done
-[ "$http" != off ] || http=""
-for number in "$nodes" "${rep:-1}" "$base" "${http:-1}" "${only:-1}"; do
-  is_number "$number" || die "'$number' is no number; see --help"
-done
-[ "$nodes" -ge 1 ] || die "--nodes is 0; choose at least 1"
-[ -n "$rep" ] || rep=$((nodes < 3 ? nodes : 3))
+# ── options ──
 
-if [ -n "${CHORD_BIN:-}" ]; then
-  server=$CHORD_BIN/chord-server
-  [ -x "$server" ] || die "CHORD_BIN has no chord-server; build it, or unset CHORD_BIN"
-else
-  (cd "$here" && cargo build --release --quiet) || die "the build has failed; see above"
-  server=${CARGO_TARGET_DIR:-$here/target}/release/chord-server
-fi
-# The environment could name another cluster than the file.
-for name in $(compgen -e | grep '^CHORD_' || true); do
-  case $name in CHORD_LOG | CHORD_MEMORY | CHORD_SECRET_FILE) ;; *) unset "$name" ;; esac
-done
+nodes=4 rep="" partitioner=byte-ordered placement=ring base=9000 http=8000 root=./data sync="" shaped=no
+accept=no follow=no words=()
 
-mkdir -p "$root"
-chmod 700 "$root"
-root=$(cd "$root" && pwd)
-file=$root/cluster.json
+parse() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      -h | --help) usage; exit 0 ;;
+      --accept-loss) accept=yes; shift ;;
+      -f) follow=yes; shift ;;
+      --nodes | --rep | --partitioner | --placement | --port-base | --http-base | --data | --sync)
+        { [ $# -ge 2 ] && [ -n "$2" ]; } || refuse "$1 needs a value; see --help"
+        case $1 in
+          --nodes) nodes=$(decimal "$2") shaped=yes ;;
+          --rep) rep=$(decimal "$2") shaped=yes ;;
+          --partitioner) partitioner=$2 shaped=yes ;;
+          --placement) placement=$2 shaped=yes ;;
+          --port-base) base=$(decimal "$2") shaped=yes ;;
+          --http-base) http=$2 shaped=yes ;;
+          --data) root=$2 ;;
+          --sync) sync=$2 ;;
+        esac
+        shift 2 ;;
+      -*) refuse "unknown option $1; see --help" ;;
+      *) words+=("$1"); shift ;;
+    esac
+  done
+  if [ "$http" = off ]; then http=""; else http=$(decimal "$http"); fi
+  [ "$nodes" -ge 1 ] || refuse "--nodes is 0; choose at least 1"
+  [ -n "$rep" ] || rep=$((nodes < 3 ? nodes : 3))
+}
 
-# One start (or stop) at a time for one data root.
-exec 9>"$root/.scripts.lock"
-flock -w 60 9 || die "another start or stop is at work in $root; try again"
+decimal() {
+  number "$1" || refuse "'$1' is no number; see --help"
+}
 
-if [ ! -e "$file" ] || [ "$shaped" = yes ]; then
-  {
-    printf '{"name": "demo", "replicas": %s, "partitioner": "%s", "placement": "%s", "servers": [' \
-      "$rep" "$partitioner" "$placement"
-    demo=("" 064 128 192)
-    for ((id = 0; id < nodes; id++)); do
-      [ "$id" -eq 0 ] || printf ','
-      printf '\n  {"id": %s, "address": "127.0.0.1:%s"' "$id" $((base + id))
-      # Four servers get the ranges that suit keys of three decimal digits.
-      [ "$nodes" -ne 4 ] || [ "$partitioner" != byte-ordered ] || printf ', "start": "%s"' "${demo[$id]}"
-      [ -z "$http" ] || printf ', "http": "127.0.0.1:%s"' $((http + id))
-      printf '}'
-    done
-    printf '\n]}\n'
-  } >"$file.new"
-  "$server" "$base" --cluster "$file.new" --check || { rm -f "$file.new"; die "nothing was started"; }
-  if [ -e "$file" ] && ! cmp -s "$file" "$file.new"; then
-    for pid_file in "$root"/*.pid; do
-      if [ -e "$pid_file" ] && running "$pid_file" >/dev/null; then
-        rm -f "$file.new"
-        die "$root has another cluster, and it is running; stop it first (terminate_servers.sh), or use another --data"
-      fi
-    done
-    if compgen -G "$root/[0-9]*/identity.json" >/dev/null; then
-      rm -f "$file.new"
-      die "$root holds the data of another cluster; clean it (terminate_servers.sh --clean), or use another --data"
-    fi
+# ── programs ──
+
+# What CHORD_BIN names is used as it is.
+builds=$([ -n "${CHORD_BIN:-}" ] && echo no || echo yes)
+programs=${CHORD_BIN:-${CARGO_TARGET_DIR:-$here/target}/release}
+server=$programs/chord-server
+
+# Cargo shows its own bar on a terminal; elsewhere its errors are enough.
+build() {
+  local flags=(--release)
+  [ -t 2 ] || flags+=(--quiet)
+  while [ $# -gt 0 ]; do flags+=(--bin "$1"); shift; done
+  (cd -- "$here" && cargo build "${flags[@]}" 9>&-)
+}
+
+# Only what the servers need; the other programs are built once they run.
+build_server() {
+  if [ "$builds" = yes ]; then
+    [ -x "$server" ] || echo "building chord-server; the first time this takes a few minutes"
+    build chord-server || die "the build has failed; see above"
   fi
-  mv "$file.new" "$file"
-fi
+  need_server
+}
 
-members=$(members "$file")
-[ -n "$members" ] || die "$file lists no servers as server.sh writes them; start chord-server by hand"
-replicas=$(sed -n 's/.*"replicas": *\([0-9]*\).*/\1/p' "$file" | head -n 1)
+build_clients() {
+  [ "$builds" = yes ] || return 0
+  [ -x "$programs/chord-client" ] || echo "the servers run; building chord-client and chord-inspector"
+  build chord-client chord-inspector || die "the servers run, but the build of chord-client and chord-inspector has failed; see above"
+}
 
-# Ranges of one copy occur with one replica, and with groups that do not come out even.
-first=no
-if ! compgen -G "$root/[0-9]*/identity.json" >/dev/null && { [ "$replicas" = 1 ] || grep -q '"placement": "groups"' "$file"; }; then
-  first=yes
-fi
+need_server() {
+  [ -x "$server" ] || refuse "there is no chord-server in $programs; ${CHORD_BIN:+unset CHORD_BIN, or }build it"
+}
 
-start() { # id port
-  local id=$1 port=$2 flags=(--cluster "$file" --data "$root/$1")
+# The environment could name another cluster than the file.
+clear_environment() {
+  local name
+  for name in $(compgen -e | grep '^CHORD_' || true); do
+    case $name in CHORD_LOG | CHORD_MEMORY | CHORD_SECRET_FILE | CHORD_START_SECONDS) ;; *) unset "$name" ;; esac
+  done
+}
+
+# ── start ──
+
+# What is to be said of servers that were started with an empty folder, or run already, by id.
+declare -A new=()
+
+launch() { # id port
+  local id=$1 port=$2 flags=(--cluster "$file" --data "$root/$1") pid
   [ -z "$sync" ] || flags+=(--sync "$sync")
-  # Where a range has one copy nobody can be asked what it may have lost; on the cluster's first start, nothing.
-  [ "$first" = no ] || flags+=(--accept-loss)
+  [ "$accept" = no ] || flags+=(--accept-loss)
+  bound_log "$id"
   printf '%s\n' "--- started" >>"$root/$id.log"
   # A session of its own, so that a closed terminal does not end it; without the lock of this script.
   setsid nohup "$server" "$port" "${flags[@]}" </dev/null >>"$root/$id.log" 2>&1 9>&- &
-  local pid=$!
+  pid=$!
   disown "$pid"
   record "$pid" >"$root/$id.pid"
 }
 
-started=""
-while read -r id port; do
-  [ -z "$only" ] || [ "$only" = "$port" ] || continue
+# Starts one server, or restarts it if it was named.
+start_one() { # id port
+  local id=$1 port=$2 pid
   if pid=$(running "$root/$id.pid"); then
     if [ -z "$only" ]; then
-      echo "server $id: pid $pid, port $port, already running"
-      continue
+      new[$id]="already running"
+      return
     fi
     stop "$id" "$pid"
   fi
-  start "$id" "$port"
-  started="$started $id:$port"
-done <<<"$members"
-if [ -z "$started" ]; then
-  [ -z "$only" ] || die "no server has port $only in $file; its ports are $(cut -d' ' -f2 <<<"$members" | xargs)"
-  exit 0
-fi
+  if [ "$first" = no ] && [ "$accept" = no ] && [ ! -e "$root/$id/identity.json" ]; then
+    echo "server $id (port $port) has no data: it does not vote until it has been rebuilt from the other servers"
+  fi
+  launch "$id" "$port"
+}
 
-# Ready: it answers. When the whole cluster was started here, also: it votes, and sees all others vote.
-tries=$((${CHORD_START_SECONDS:-60} * 10))
-for one in $started; do
-  id=${one%%:*} port=${one##*:}
-  while :; do
-    pid=$(running "$root/$id.pid") || {
-      tail -n 5 "$root/$id.log" >&2
-      rm -f "$root/$id.pid"
-      die "server $id has not started; its log is $root/$id.log"
-    }
-    code=0
-    said=$("$server" --probe "127.0.0.1:$port" 2>/dev/null) || code=$?
-    [ "$code" -ne 0 ] || break
-    # Alone, a server that answers is enough: whether it votes, and whom it sees, is up to the others.
-    if [ "$code" -ge 3 ] && [ -n "$only" ]; then break; fi
-    tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || die "server $id is not ready in time${said:+ ($said)}; its log is $root/$id.log"
-    sleep 0.1
+start() { # [PORT]
+  local only=${1:-} first=no id port address list=()
+  [ "$accept" = no ] || [ -n "$only" ] || refuse "--accept-loss needs the port of the server that may vote; see --help"
+  build_server
+  clear_environment
+  # Only what is made here gets a mode: a folder that was there is its owner's.
+  [ -d "$root" ] || { mkdir -p -- "$(dirname -- "$root")" && mkdir -m 700 -- "$root"; } 2>/dev/null ||
+    refuse "$(id -un) cannot make the folder $root; choose another with --data"
+  root=$(full_path "$root") file=$root/cluster.json
+  umask 077
+  lock
+  [ -e "$file" ] || first=yes
+  if [ "$first" = yes ] || [ "$shaped" = yes ]; then write_cluster; fi
+  members=$(members "$file")
+  [ -n "$members" ] || refuse "$file lists no servers as server.sh writes them; start chord-server by hand"
+  bound_logs
+  # Where a range has one copy nobody can be asked what it may have lost; on the cluster's very first start, nothing.
+  if [ "$first" = yes ] && has_single_copies; then accept=yes; fi
+
+  if [ -n "$only" ]; then list=("$(member_on "$only")"); else mapfile -t list <<<"$members"; fi
+  for one in "${list[@]}"; do
+    read -r id port address <<<"$one"
+    start_one "$id" "$port"
   done
-  echo "server $id: pid $pid, port $port"
-done
+  # Others may stop what is waited for.
+  exec 9>&-
+  await "${list[@]}"
+  build_clients
+}
+
+# ── stop, status, logs ──
+
+# Opens the data root of a cluster that was started before.
+open_root() {
+  [ -d "$root" ] || refuse "there is no folder $root; choose another with --data"
+  root=$(full_path "$root") file=$root/cluster.json
+  { is_data_root "$root" && [ -e "$file" ]; } || refuse "$root is no data root of server.sh; choose another with --data"
+  members=$(members "$file")
+  umask 077
+}
+
+stop_one() { # PORT
+  local id port address pid one
+  open_root
+  one=$(member_on "$1")
+  read -r id port address <<<"$one"
+  lock
+  bound_logs
+  if pid=$(running "$root/$id.pid"); then
+    stop "$id" "$pid"
+    echo "server $id: pid $pid stopped"
+  else
+    rm -f -- "$root/$id.pid"
+    echo "server $id: was not running"
+  fi
+}
+
+status() {
+  local id port address pid code state up votes keys down=no notes=()
+  open_root
+  need_server
+  clear_environment
+  # Not while somebody starts or stops, who does so himself.
+  if [ -w "$root/.scripts.lock" ] && exec 9>>"$root/.scripts.lock" && flock -n 9; then bound_logs; fi
+  exec 9>&-
+  printf '%-6s  %-5s  %-21s  %-8s  %-4s  %-5s  %s\n' server port HTTP pid up votes keys
+  while read -r id port address; do
+    pid=$(running "$root/$id.pid") || pid=-
+    probe "$port"
+    up=yes votes=no keys=-
+    case $code in
+      0 | 4) votes=yes ;;
+      3) case $state in *"does not vote yet"*) ;; *) votes=yes ;; esac ;;
+      *)
+        up=no votes=- down=yes
+        if [ "$pid" = - ]; then notes+=("server $id: $(last_line "$id")"); else notes+=("server $id: runs, and does not answer"); fi ;;
+    esac
+    [[ ! $state =~ ([0-9]+)" keys" ]] || keys=${BASH_REMATCH[1]}
+    case $code in 3 | 4) notes+=("$state") ;; esac
+    printf '%-6s  %-5s  %-21s  %-8s  %-4s  %-5s  %s\n' "$id" "$port" "$address" "$pid" "$up" "$votes" "$keys"
+  done <<<"$members"
+  [ ${#notes[@]} -eq 0 ] || printf '%s\n' "${notes[@]}"
+  [ "$down" = no ]
+}
+
+logs() { # PORT
+  local id port address one
+  open_root
+  one=$(member_on "$1")
+  read -r id port address <<<"$one"
+  [ -e "$root/$id.log" ] || die "server $id has no log yet"
+  if [ "$follow" = yes ]; then exec tail -n 100 -F -- "$root/$id.log"; fi
+  tail -n 100 -- "$root/$id.log"
+}
+
+# ── ──
+
+parse "$@"
+set -- ${words[@]+"${words[@]}"}
+command=${1:-}
+case $command in
+  stop | logs)
+    [ $# -eq 2 ] || refuse "$command needs the port of one server; see --help"
+    if [ "$1 $2" = "stop all" ]; then exec "$here/terminate_servers.sh" --data "$root"; fi
+    port=$(decimal "$2")
+    if [ "$command" = stop ]; then stop_one "$port"; else logs "$port"; fi ;;
+  status)
+    [ $# -eq 1 ] || refuse "status takes no port; see --help"
+    status ;;
+  *)
+    [ $# -le 1 ] || refuse "one port at most; see --help"
+    [ $# -eq 0 ] || command=$(decimal "$command")
+    start "$command" ;;
+esac

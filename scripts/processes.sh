@@ -1,25 +1,57 @@
-# Shared by server.sh and terminate_servers.sh: processes that are surely ours.
+# shellcheck shell=bash disable=SC2154
+# Shared by server.sh and terminate_servers.sh: processes that are surely ours, and folders that are.
 #
 # A pid file holds the pid and the process's start time (field 22 of /proc/PID/stat, in ticks since boot), so that a
 # number which the system has given to another process meanwhile is never taken for a server.
+#
+# A data root is a folder in which server.sh has left its lock file. Whatever has none is somebody else's.
 
 die() {
   echo "$(basename "$0"): $*" >&2
   exit 1
 }
 
+# The flags or the folder are wrong; nothing was done.
+refuse() {
+  echo "$(basename "$0"): $*" >&2
+  exit 2
+}
+
+# As a decimal, whatever zeros it begins with: the shell would take them for octal.
+number() {
+  [[ $1 =~ ^[0-9]{1,6}$ ]] || return 1
+  echo $((10#$1))
+}
+
 is_number() {
-  [[ $1 =~ ^[0-9]{1,6}$ ]]
+  number "$1" >/dev/null
+}
+
+# The folder's full path. CDPATH would have `cd` speak.
+full_path() {
+  (CDPATH='' cd -- "$1" 2>/dev/null && pwd) || refuse "the folder $1 cannot be entered"
+}
+
+is_data_root() {
+  [ -f "$1/.scripts.lock" ] && [ ! -L "$1/.scripts.lock" ]
+}
+
+# One start or stop at a time for one data root, until descriptor 9 is closed; needs $root.
+lock() {
+  [ -w "$root" ] || refuse "$(id -un) cannot write in $root; choose another folder with --data"
+  { [ ! -e "$root/.scripts.lock" ] || [ -w "$root/.scripts.lock" ]; } || refuse "$root is the data root of another user"
+  exec 9>>"$root/.scripts.lock"
+  flock -w 60 9 || die "another start or stop is at work in $root; try again"
 }
 
 # Start time of a pid; nothing if there is no such process.
 start_time() {
-  local stat
+  local stat fields
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
   # The name in parentheses may hold anything; what follows the last one is fields 3 and up.
-  set -- ${stat##*) }
-  [ "$1" != Z ] || return 1
-  echo "${20}"
+  read -ra fields <<<"${stat##*) }"
+  [ "${fields[0]}" != Z ] || return 1
+  echo "${fields[19]}"
 }
 
 # What is written into a pid file.
@@ -48,10 +80,19 @@ stop() {
     [ "$tries" -gt -50 ] || die "server $id: pid $pid cannot be ended"
     sleep 0.1
   done
-  rm -f "$root/$id.pid"
+  rm -f -- "$root/$id.pid"
 }
 
-# "id port" of each server in a cluster file of one server a line, as server.sh writes it.
+# "id port http" of each server in a cluster file of one server a line, as server.sh writes it; http is "-" if off.
 members() {
-  sed -n 's/.*"id": *\([0-9]*\), *"address": *"[^"]*:\([0-9]*\)".*/\1 \2/p' "$1"
+  local line id='"id": *([0-9]+), *"address": *"[^"]*:([0-9]+)"' http='"http": *"([^"]+)"' start
+  while IFS= read -r line || [ -n "$line" ]; do
+    [[ $line =~ $id ]] || continue
+    start="${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
+    if [[ $line =~ $http ]]; then
+      echo "$start ${BASH_REMATCH[1]}"
+    else
+      echo "$start -"
+    fi
+  done <"$1"
 }

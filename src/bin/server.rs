@@ -131,8 +131,8 @@ fn open_door(
 
 fn probe(address: &str) -> ExitCode {
     match server::probe(address) {
-        Ok(Status { server, voting: true, disk: Some(disk), .. }) => {
-            println!("server {server} votes, but {disk}");
+        Ok(Status { server, voting: true, disk: Some(disk), keys, .. }) => {
+            println!("server {server} votes, {keys} keys, but {disk}");
             ExitCode::from(NOT_READY)
         }
         Ok(status) if status.voting => {
@@ -141,7 +141,10 @@ fn probe(address: &str) -> ExitCode {
                 println!("server {} votes, {} keys", status.server, status.keys);
                 return ExitCode::SUCCESS;
             }
-            println!("server {} votes, but does not see {unseen} others vote", status.server);
+            println!(
+                "server {} votes, {} keys, but does not see {unseen} others vote",
+                status.server, status.keys
+            );
             ExitCode::from(ALONE)
         }
         Ok(status) => {
