@@ -141,7 +141,7 @@ start_one() { # id port
     stop "$id" "$pid"
   fi
   if [ "$first" = no ] && [ "$accept" = no ] && [ ! -e "$root/$id/identity.json" ]; then
-    echo "server $id (port $port) has no data: it does not vote until it has been rebuilt from the other servers"
+    echo "server $id (port $port) has no data: it does not vote until it has been rebuilt"
   fi
   launch "$id" "$port"
 }
@@ -221,7 +221,7 @@ status() {
       3) case $state in *"does not vote yet"*) ;; *) votes=yes ;; esac ;;
       *)
         up=no votes=- down=yes
-        if [ "$pid" = - ]; then notes+=("server $id: $(last_line "$id")"); else notes+=("server $id: runs, and does not answer"); fi ;;
+        if [ "$pid" = - ]; then notes+=("server $id: does not run; its last line: $(last_line "$id")"); else notes+=("server $id: runs, and does not answer"); fi ;;
     esac
     [[ ! $state =~ ([0-9]+)" keys" ]] || keys=${BASH_REMATCH[1]}
     case $code in 3 | 4) notes+=("$state") ;; esac

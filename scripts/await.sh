@@ -91,6 +91,11 @@ look_at() { # id port
       moving=yes
       tell_progress "$id" "$why" ;;
     *needs*)
+      # With --accept-loss it waits a while for more answers, and goes on.
+      if [ "$accept" = yes ]; then
+        moving=yes
+        return 1
+      fi
       stuck="$stuck $id"
       if [ $((SECONDS - since[$id])) -ge "$tell_after" ] && [ "${told[$id]:-}" != "$why" ]; then
         told[$id]=$why
@@ -149,7 +154,7 @@ give_up_or_go_on() {
       queue=()
       return
     fi
-    [ "$lasting" -lt "$give_up_after" ] || die "not all servers vote, and waiting will not help: see server$stuck; all of them run"
+    [ "$lasting" -lt "$give_up_after" ] || die "not all servers vote, and waiting will not help (server$stuck, see above); all of them run"
   fi
   if [ "$SECONDS" -ge "$deadline" ]; then
     read -r id port http <<<"${queue[0]}"

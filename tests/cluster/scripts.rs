@@ -1,5 +1,6 @@
 //! `server.sh` and `terminate_servers.sh`, as a newcomer runs them.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::process::{project, run, text};
@@ -138,4 +139,117 @@ fn the_scripts_start_restart_and_stop_exactly_their_own_servers() {
     let left: Vec<_> =
         std::fs::read_dir(scripts.data.path()).map(Iterator::collect).unwrap_or_default();
     assert!(left.is_empty(), "--clean leaves {left:?}");
+}
+
+/// What a script has said, on both of its outputs.
+fn all(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn mode(path: &Path) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o7777
+}
+
+/// G2, G3: a lost disk is told, two lost disks of one range are told within seconds, with the command that helps.
+#[test]
+fn lost_disks_are_told_and_accepted_by_name() {
+    let scripts = Scripts::new();
+    let output = scripts.start(&[]);
+    assert!(output.status.success(), "{}", all(&output));
+    let http = format!("http://127.0.0.1:{}", scripts.port_base + 4);
+    assert!(text(&output.stdout).contains(&http), "{}", all(&output));
+    let ports: Vec<_> = (0..4).map(|i| (scripts.port_base + i).to_string()).collect();
+    let lose = |server: usize| {
+        let stopped = scripts.script("server.sh", &["stop", &ports[server]]);
+        assert!(stopped.status.success(), "{}", all(&stopped));
+        std::fs::remove_dir_all(scripts.data.path().join(server.to_string())).unwrap();
+    };
+
+    lose(2);
+    let status = scripts.script("server.sh", &["status"]);
+    assert_eq!(status.status.code(), Some(1), "{}", all(&status));
+    // A leading zero is not octal.
+    let one = scripts.script("server.sh", &[&format!("0{}", ports[2])]);
+    assert!(one.status.success(), "{}", all(&one));
+    assert!(all(&one).contains("server 2") && all(&one).contains("has no data"), "{}", all(&one));
+    let status = scripts.script("server.sh", &["status"]);
+    assert!(status.status.success(), "{}", all(&status));
+
+    lose(2);
+    lose(3);
+    let both = scripts.script("server.sh", &[]);
+    assert_eq!(both.status.code(), Some(1), "{}", all(&both));
+    let help = format!("--accept-loss {}", ports[2]);
+    assert!(all(&both).contains("its range at '064' needs 2 voting replicas"), "{}", all(&both));
+    assert!(all(&both).contains(&help), "{}", all(&both));
+    let accepted = scripts.script("server.sh", &["--accept-loss", &ports[2]]);
+    assert!(accepted.status.success(), "{}", all(&accepted));
+    assert_eq!(pids(&accepted).len(), 1, "{}", all(&accepted));
+    let again = scripts.script("server.sh", &[]);
+    assert!(again.status.success() && pids(&again).len() == 4, "{}", all(&again));
+}
+
+/// G4: what one copy has lost is accepted by name only, except on the very first start.
+#[test]
+fn a_single_copy_is_given_up_by_name_only() {
+    let scripts = Scripts::with_room_for(1);
+    let output = scripts.start(&["--nodes", "1", "--rep", "01"]);
+    assert!(output.status.success(), "{}", all(&output));
+    let port = scripts.port_base.to_string();
+    scripts.stop(&[]);
+    std::fs::remove_dir_all(scripts.data.path().join("0")).unwrap();
+    let silent = scripts.script("server.sh", &[]);
+    assert_eq!(silent.status.code(), Some(1), "{}", all(&silent));
+    assert!(all(&silent).contains(&format!("--accept-loss {port}")), "{}", all(&silent));
+    let named = scripts.script("server.sh", &["--accept-loss", &port]);
+    assert!(named.status.success() && pids(&named).len() == 1, "{}", all(&named));
+}
+
+/// C9: who has ended is named at once, with its last line. Long logs move away.
+#[test]
+fn a_server_that_ends_is_named_with_its_last_line() {
+    let scripts = Scripts::new();
+    let taken = scripts.port_base + 4 + 1;
+    let _holder = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let log = scripts.data.path().join("0.log");
+    std::fs::File::create(&log).unwrap().set_len(11 << 20).unwrap();
+    let output = scripts.start(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", all(&output));
+    let said = all(&output);
+    assert!(said.contains("server 1 (port") && said.contains("has ended: chord-server:"), "{said}");
+    assert!(said.contains(&taken.to_string()) && !said.contains("not ready in time"), "{said}");
+    assert!(log.metadata().unwrap().len() < 1 << 20);
+    assert_eq!(log.with_extension("log.1").metadata().unwrap().len(), 11 << 20);
+}
+
+/// C1, E11: a folder that was there keeps its mode, what is no data root is left alone, numbers are decimal.
+#[test]
+fn folders_of_others_and_odd_numbers_are_left_alone() {
+    let scripts = Scripts::with_room_for(1);
+    let folder = scripts.data.path();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    std::fs::set_permissions(folder, open).unwrap();
+    std::fs::create_dir(folder.join("0")).unwrap();
+    std::fs::write(folder.join("0/lock"), "").unwrap();
+    std::fs::write(folder.join("cluster.json"), "mine").unwrap();
+    let refused = scripts.stop(&["--clean"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", all(&refused));
+    assert_eq!(text(&refused.stderr).lines().count(), 1, "{}", all(&refused));
+    assert!(folder.join("0/lock").exists() && !folder.join(".scripts.lock").exists());
+    std::fs::remove_file(folder.join("cluster.json")).unwrap();
+    std::fs::remove_dir_all(folder.join("0")).unwrap();
+
+    for odd in [["--nodes", "0x8"], ["--nodes", "-1"], ["--nodes", "1 2"], ["--http-base", "a"]] {
+        let refused = scripts.start(&odd);
+        assert_eq!(refused.status.code(), Some(2), "{odd:?}: {}", all(&refused));
+        assert_eq!(text(&refused.stderr).lines().count(), 1, "{odd:?}: {}", all(&refused));
+    }
+    let output = scripts.start(&["--nodes", "01"]);
+    assert!(output.status.success(), "{}", all(&output));
+    assert_eq!((mode(folder), mode(&folder.join("0"))), (0o1777, 0o700));
+    std::fs::write(folder.join("notes"), "of somebody").unwrap();
+    let cleaned = scripts.stop(&["--clean"]);
+    assert!(cleaned.status.success(), "{}", all(&cleaned));
+    let left: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes"]);
 }
