@@ -366,7 +366,12 @@ impl World {
         let relinked = |replica: &ServerId| {
             self.relinked.get(&(server, *replica)).is_some_and(|at| *at >= read.began)
         };
-        let could = |replica: &&ServerId| node.counts_on(**replica, here) && !relinked(replica);
+        // Where a bit has turned, a key may be lost until another replica is there: for that key there is no answer.
+        let could = |replica: &&ServerId| {
+            node.counts_on(**replica, here)
+                && !relinked(replica)
+                && !self.flipped.contains(*replica)
+        };
         if self.now < read.deadline
             && self.unavailable.is_empty()
             && let Some(replica) = read.alive.iter().find(could)
