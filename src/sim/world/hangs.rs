@@ -19,7 +19,9 @@ impl World {
         let Some(server) = self.servers.get_mut(&id).filter(|server| server.node.is_some()) else {
             return;
         };
-        server.hangs_until = until;
+        // What it has taken up already waits for the later of the two.
+        server.hangs_until = server.hangs_until.max(until);
+        let until = server.hangs_until;
         self.summary.hung_disks += 1;
         self.note(|| format!("the disk of {id} hangs until {until}"));
         self.watch_hang(id);
