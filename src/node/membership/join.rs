@@ -5,7 +5,8 @@
 //! proceeds in this order, for every range it keeps, with *r* replicas of which *q* are a majority:
 //!
 //! 1. **Ask** r − q + 1 of the other replicas which life of this server they remember. The new incarnation is
-//!    above all of them.
+//!    above all of them, and above any of which they have only heard: what was recorded of it may have gone with the disks
+//!    that recorded it, one after the other, and a server of which anybody has heard is not new.
 //! 2. **Record**: r − q + 1 others durably record it. From then on every answer of theirs makes coordinators
 //!    discard what the former life said; and r − q + 1 is one more than can be missing from any majority.
 //! 3. If none of them has known this server under another folder, it is new, and so are the others, or they have
@@ -57,6 +58,8 @@ pub(in super::super) struct Join {
     since: Instant,
     retry_at: Instant,
     next_number: u64,
+    /// The greatest incarnation of this server that peers speak of, recorded or not.
+    heard_of: Incarnation,
     progress: Progress,
     /// What was last said in the log that this server waits for.
     told: String,
@@ -148,7 +151,8 @@ impl Join {
 
     fn at(step: Step, now: Instant) -> Join {
         let (progress, told) = (Progress::default(), String::new());
-        Join { step, since: now, retry_at: now, next_number: 0, progress, told }
+        let heard_of = Incarnation::NONE;
+        Join { step, since: now, retry_at: now, next_number: 0, heard_of, progress, told }
     }
 
     /// For a server that has lost cells: from the very beginning.
@@ -347,6 +351,10 @@ impl Join {
         match (&mut self.step, step, reply.answer) {
             (Step::Asking(answers), JoinStep::Ask, PeerAnswer::Joined { remembered, .. }) => {
                 answers.insert(from, remembered);
+                let me = turn.config.server;
+                let known = reply.sender.known.iter().filter(|(server, _)| *server == me);
+                let known = known.map(|(_, incarnation)| *incarnation).max();
+                self.heard_of = self.heard_of.max(known.unwrap_or_default());
             }
             (
                 Step::Recording(recorders),
@@ -447,11 +455,15 @@ impl Join {
                     return None;
                 }
                 let remembered = || answers.values().flatten();
+                // This folder has told nobody of an incarnation before it had recorded it itself.
+                let former = self.heard_of > identity.incarnation;
                 let forgetful = identity.forgetful
+                    || former
                     || remembered().any(|remembered| remembered.folder != identity.folder);
                 self.progress = Progress::default();
                 let latest = remembered().map(|remembered| remembered.incarnation).max();
-                let incarnation = latest.max(Some(identity.incarnation)).unwrap_or_default().next();
+                let latest = latest.max(Some(identity.incarnation)).max(Some(self.heard_of));
+                let incarnation = latest.unwrap_or_default().next();
                 self.enter(turn, Step::Choosing);
                 Some(Decision::Choose { incarnation, forgetful })
             }

@@ -1,5 +1,6 @@
 //! A hint that was durable once is delivered: at the end its target holds what it was for, or something newer. Hints on a
-//! disk that was lost are lost with it.
+//! disk that was lost are lost with it, and so is on its target's what was delivered: if it was never acknowledged, nobody else
+//! need hold it.
 
 use super::Evidence;
 use crate::model::{Cell, Key, ServerId, Version};
@@ -11,6 +12,8 @@ pub(in super::super) struct Kept {
     pub(in super::super) target: ServerId,
     pub(in super::super) place: Key,
     pub(in super::super) version: Version,
+    /// Its keeper has forgotten it, as its target has acknowledged it.
+    pub(in super::super) delivered: bool,
 }
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Vec<String> {

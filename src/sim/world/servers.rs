@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{AtOne, Coming, NOBODY, Server, Snapshot, World, whole};
-use crate::model::{ClientRequest, ClientResponse, Failure, FolderId, Hello, Key, Level, ServerId};
+use crate::model::{
+    ClientRequest, ClientResponse, Failure, FolderId, Hello, Key, Level, ServerId, Version,
+};
 use crate::node::{Config, Effect, Event, Flaw, Node};
 use crate::sim::invariants::Kept;
 use crate::sim::workload::Told;
@@ -224,7 +226,7 @@ impl World {
             }
         };
         if !what.is_empty() {
-            self.hints.retain(|hint| hint.holder != id);
+            self.hints.retain(|hint| hint.holder != id && !(hint.delivered && hint.target == id));
         }
         self.summary.crashes += 1;
         self.note(|| format!("{id} crashes{what}"));
@@ -454,6 +456,7 @@ impl World {
         };
         let Some(engine) = &mut server.engine else { return };
         let ordered: Vec<_> = server.batch.iter().filter_map(|command| hint(id, command)).collect();
+        let erased: Vec<_> = server.batch.iter().filter_map(erasure).collect();
         let mut completions = Vec::new();
         engine.execute(server.batch.drain(..), &mut completions);
         server.working = false;
@@ -462,6 +465,15 @@ impl World {
             {
                 let kept = ordered.iter().filter(|(ordered, _)| ordered == ticket);
                 self.hints.extend(kept.map(|(_, hint)| hint.clone()));
+                for (_, target, place, up_to) in erased.iter().filter(|erased| erased.0 == *ticket)
+                {
+                    let is_this = |hint: &&mut Kept| {
+                        (hint.holder, hint.target) == (id, *target)
+                            && hint.place == *place
+                            && hint.version <= *up_to
+                    };
+                    self.hints.iter_mut().filter(is_this).for_each(|hint| hint.delivered = true);
+                }
             }
         }
         self.summary.batches += 1;
@@ -482,7 +494,17 @@ fn hint(holder: ServerId, command: &Command) -> Option<(Ticket, Kept)> {
         return None;
     };
     let (target, place) = hint_key(key)?;
-    Some((*ticket, Kept { holder, target, place, version: cell.version }))
+    Some((*ticket, Kept { holder, target, place, version: cell.version, delivered: false }))
+}
+
+/// The hint that a command has forgotten: for whom, of which place, up to which version.
+fn erasure(command: &Command) -> Option<(Ticket, ServerId, Key, Version)> {
+    let Command::Append { log: Log::Hints, ticket, record: Record::Erase { key, up_to } } = command
+    else {
+        return None;
+    };
+    let (target, place) = hint_key(key)?;
+    Some((*ticket, target, place, *up_to))
 }
 
 /// Of whom a mark is, and from which start on: its key is 1, the target, the start.
