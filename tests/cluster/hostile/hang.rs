@@ -103,9 +103,9 @@ fn hostile_clients_cost_little_also_while_a_disk_hangs() {
         },
     );
     let endpoint = endpoint(&cluster, 0);
-    during(&cluster, "the same, 64 HTTP clients that put 15 MiB", |_| {
+    during(&cluster, "the same, 16 HTTP clients that put 15 MiB", |_| {
         let body = "h".repeat(15 << 20);
-        let threads: Vec<_> = (0..64)
+        let threads: Vec<_> = (0..16)
             .map(|number| {
                 let request = post("PUT", &format!("/v1/keys/flood{}", number % 7), &body);
                 std::thread::spawn(move || http(endpoint, &request, PATIENCE))

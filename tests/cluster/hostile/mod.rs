@@ -149,8 +149,9 @@ fn during(cluster: &Cluster, name: &str, attack: impl FnOnce(SocketAddr)) {
     }
     let failures = good.failures.lock().unwrap();
     assert!(failures.is_empty(), "{name}: {failures:?}");
+    // The last try of a call may begin when its patience is nearly over.
     assert!(
-        *slowest < PATIENCE + slowest_sync,
+        *slowest < 2 * PATIENCE + slowest_sync,
         "{name}: the good client waited {slowest:?}, for {which}; the slowest sync took {slowest_sync:?}"
     );
     assert!(peak < BOUND_MIB, "{name}: {peak} MiB");
